@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log"
@@ -13,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -165,6 +167,30 @@ func TestDamagedState(t *testing.T) {
 	}
 }
 
+// TestDiskGivesLater: what the disk does not give at first is waited for, and then done without; a
+// folder in the place of a file is nothing that could be read.
+func TestDiskGivesLater(t *testing.T) {
+	_, state, _ := whole(t)
+	for _, name := range []string{"node.key", "membership.json", "enrolment.json", "revoked.json"} {
+		name = filepath.Join(state, "identity", name)
+		must(t, os.Rename(name, name+".away"))
+		must(t, os.Mkdir(name, 0o700))
+		for _, tries := range []int{1, waitForDisk - 1} {
+			if _, err := openNode(state, tries); !errors.Is(err, syscall.EISDIR) {
+				t.Errorf("%s, try %d: %v", name, tries, err)
+			}
+		}
+		if node, err := openNode(state, waitForDisk); err != nil || node.Problem() == nil {
+			t.Errorf("%s, the last try: %v", name, err)
+		}
+		must(t, os.Remove(name))
+		must(t, os.Rename(name+".away", name))
+		if node, err := openNode(state, waitForDisk-1); err != nil || node.Problem() != nil || node.Name() != "n1" {
+			t.Errorf("%s, given again: %v", name, err)
+		}
+	}
+}
+
 // mute are the files without which a node does not gossip.
 var mute = map[string]bool{"identity/node.key": true, "identity/membership.json": true, "identity/seat.json": true, "kogge/ledger/1": true}
 
@@ -201,7 +227,7 @@ func boots(t *testing.T, f *ledgertest.Fleet, state string, ada tls.Certificate,
 	at := paths{state: state, run: t.TempDir(), api: "127.0.0.1:0"}
 	now := parts{parent: &supervisor{}}
 	running.Go(func() {
-		if err := serveOnce(ctx, at, &now, installer(at, &now)); err != nil && ctx.Err() == nil {
+		if err := serveOnce(ctx, at, &now, installer(at, &now), 1); err != nil && ctx.Err() == nil {
 			t.Errorf("the API: %v", err)
 			stop()
 		}

@@ -93,16 +93,29 @@ func (p *parts) volumes() serve.Volumes {
 // line in the log, and tried again: containers run without it.
 func serveAPI(ctx context.Context, at paths, now *parts, slots *install.Installer) {
 	const again = 10 * time.Second
-	for ctx.Err() == nil {
-		if err := serveOnce(ctx, at, now, slots); err != nil && ctx.Err() == nil {
+	for tries := 1; ctx.Err() == nil; tries++ {
+		if err := serveOnce(ctx, at, now, slots, tries); err != nil && ctx.Err() == nil {
 			log.Printf("agent: %v; next try in %s", err, again)
 			pause(ctx, again)
 		}
 	}
 }
 
-func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Installer) error {
-	node, err := identity.OpenNode(filepath.Join(at.state, "identity"))
+// waitForDisk is how many tries a disk has to give who the node is. Then the node serves without what
+// it does not give: somebody has to be able to repair it.
+const waitForDisk = 18
+
+// openNode reads who the node is, at one of several tries.
+func openNode(state string, tries int) (*identity.Node, error) {
+	node, err := identity.OpenNode(filepath.Join(state, "identity"))
+	if err == nil && node.Unread() && tries < waitForDisk {
+		err = fmt.Errorf("try %d of %d to read who this node is: %w", tries, waitForDisk, node.Problem())
+	}
+	return node, err
+}
+
+func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Installer, tries int) error {
+	node, err := openNode(at.state, tries)
 	if err != nil {
 		return err
 	}

@@ -102,7 +102,7 @@ func (g *Guard) peer(conn *guest, genesis *fleet.Genesis, certificates []*x509.C
 	if at := g.Now(); sure && at.After(now) {
 		now = at
 	}
-	peer, over := who.Check(now, sure, g.node.Revoked)
+	peer, over := who.Check(now, sure, g.node.TurnsAway)
 	if over != nil && !errors.Is(over, fleet.ErrExpired) {
 		return peer, over
 	}
@@ -184,7 +184,7 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 			return
 		}
 		defer done()
-		if g.node.Revoked(peer.Key) { // between the question and the entry in calls
+		if g.node.TurnsAway(peer.Key) { // between the question and the entry in calls
 			g.refuse(w, r, errRevoked)
 			return
 		}

@@ -212,3 +212,44 @@ func FuzzRevoked(f *testing.F) {
 		}
 	})
 }
+
+// TestOwns: the fleet knows an accepted node by the TLS key that an operator has seen last, and no longer
+// by that with which it came, also where that was revoked.
+func TestOwns(t *testing.T) {
+	m, b, _ := member0(t)
+	operator, seed := ledgertest.Must[*ecdsa.PrivateKey](t)(fleet.NewKey()), fleet.NewToken()
+	id, node := b.State().Fleet(), ledgertest.Key(t, "a")
+	before, now := document.HashOf([]byte("before")), document.HashOf([]byte("now"))
+	record := ledgertest.Must[token.Paper](t)(token.Issue(id, token.Record{
+		Version: 1, Key: ledgertest.Must[signed.Key](t)(token.KeyOf(seed)), Count: 1, Height: 1, Root: b.State().Tree, Expires: time.Now().Add(time.Hour).UTC().Truncate(time.Second),
+	}, operator))
+	use := ledgertest.Must[token.Use](t)(token.NewUse(seed, record, node, before, "n9", func(kind string, id document.Hash, sequence uint64, body []byte) (signed.Envelope, error) {
+		return signed.Seal(kind, id, ledgertest.Private("a"), sequence, body)
+	}))
+	accept := func(number int64, tlsKey document.Hash) []byte {
+		return ledgertest.Must[token.Paper](t)(token.SignAccept(id, token.Accept{Version: 1, Node: node, Name: "n9", TLSKey: tlsKey, Number: number}, operator)).Bytes()
+	}
+	for _, step := range []struct {
+		what    string
+		paper   []byte
+		revoked document.Hash
+		is      map[document.Hash]error
+	}{
+		{"it came", use.Bytes(), document.Hash{}, map[document.Hash]error{before: nil, now: ErrOtherKey}},
+		{"it came, and was revoked", nil, before, map[document.Hash]error{before: fleet.ErrRevoked, now: fleet.ErrRevoked}},
+		{"an operator has seen no TLS key", accept(1, document.Hash{}), before, map[document.Hash]error{before: fleet.ErrRevoked, now: fleet.ErrRevoked}},
+		{"he has seen another one", accept(2, now), document.Hash{}, map[document.Hash]error{before: ErrOtherKey, now: nil}},
+		{"and the first one was revoked", nil, before, map[document.Hash]error{before: ErrOtherKey, now: nil}},
+		{"and that, too", nil, now, map[document.Hash]error{before: fleet.ErrRevoked, now: fleet.ErrRevoked}},
+	} {
+		if step.paper != nil {
+			ledgertest.Must[token.Change](t)(b.set.Recall(step.paper))
+		}
+		m.Revoked = func(key string) bool { return key == step.revoked.String() }
+		for tlsKey, is := range step.is {
+			if known, err := m.owns(node, tlsKey); !known || !errors.Is(err, is) || is == nil && err != nil {
+				t.Errorf("%s, TLS key %s: %v, %v", step.what, tlsKey.Short(), known, err)
+			}
+		}
+	}
+}

@@ -357,7 +357,7 @@ func (m *Member) hearCame(node signed.Key, tlsKey document.Hash, use []byte, sta
 // owns wants a TLS key to be the one that the fleet knows of a node, so that whoever has come by the
 // node's key for its seat gets no certificate for another one: who revokes a node knows the TLS key
 // alone. known says that there is such a one. The error wraps [ErrOtherKey], [fleet.ErrRevoked] of
-// any TLS key that is known of the node, or says that its seat is isolated.
+// any TLS key that counts as the node's, or says that its seat is isolated.
 func (m *Member) owns(node signed.Key, tlsKey document.Hash) (known bool, err error) {
 	var all []document.Hash
 	if seat, ok := m.Ledger.State().Roster.ByKey(node); ok {
@@ -369,9 +369,8 @@ func (m *Member) owns(node signed.Key, tlsKey document.Hash) (known bool, err er
 		}
 	}
 	if a, _, ok := m.Papers.Accepted(node); ok && !a.TLSKey.IsZero() {
-		all = append(all, a.TLSKey)
-	}
-	if u, ok := m.Papers.CameBy(node); ok {
+		all = append(all, a.TLSKey) // an operator's word, after the use
+	} else if u, ok := m.Papers.CameBy(node); ok {
 		all = append(all, u.TLSKey)
 	}
 	for _, one := range all {

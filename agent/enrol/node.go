@@ -67,8 +67,8 @@ const (
 // has shown the ledger of the token's checkpoint, verified from the genesis on, and that its TLS
 // key is that of a seat there. What was verified stays in Seen. adopt keeps the certificate, in DER, the
 // use of the token, and the keys that the member has as revoked, as in fleet.Peer.Key. Nobody
-// has signed that list: it never has the token's issuer in it, so that he can undo what a member
-// has added, and tells what one has left out. The error wraps [ErrRefused], [ErrNotAMember],
+// has signed that list: it never has the token's issuer in it, so that he can tell his own, which
+// takes its place ([identity.Node.Told]). The error wraps [ErrRefused], [ErrNotAMember],
 // [token.ErrCheckpoint] or one of the ledger's, or is adopt's.
 func (n *Node) Enrol(ctx context.Context, address netip.AddrPort, t fleet.Token, record token.Paper, name string, adopt func(der, use []byte, revoked []string) error) (Answer, error) {
 	a, err := n.enrol(ctx, address, t, record, name, adopt)

@@ -33,6 +33,7 @@ func (b *bucket) take(now time.Time) (wait time.Duration) {
 type guest struct {
 	visits, frames, puts, lists, refusals bucket
 	away                                  time.Time // it is refused until then
+	slow                                  time.Time // it is told no list until then
 	seen                                  time.Time
 }
 

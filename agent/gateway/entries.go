@@ -19,30 +19,54 @@ const (
 	recent = 256
 	// mendEvery is how often an entry is written anew that somebody writes over.
 	mendEvery = 30 * time.Second
+	// keepEvery is how often all of them are looked at: whoever can write to etcd wakes it as often as
+	// he likes.
+	keepEvery = time.Second
 )
 
 // keepLedger sees to it that the entries which this node has taken lie in etcd.
 func (g *Gateway) keepLedger(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-g.wake:
-		}
+	paced(ctx, g.wake, func() (next time.Duration) {
 		g.mu.Lock()
 		whole := g.whole
 		g.mu.Unlock()
 		if !whole {
-			continue // it is woken once it is
+			return 0 // it is woken once it is
 		}
 		if !g.judgeAgain(ctx) {
-			time.AfterFunc(busyWait, g.Advanced)
+			next = busyWait
 		}
 		height := g.config.Ledger.State().Height
 		for h := max(1, height-recent+1); h <= height && ctx.Err() == nil; h++ {
-			if again := g.keepEntry(ctx, h); again > 0 {
-				time.AfterFunc(again, g.Advanced)
+			if again := g.keepEntry(ctx, h); again > 0 && (next == 0 || again < next) {
+				next = again
 			}
+		}
+		return next
+	})
+}
+
+// paced runs something until ctx ends: once it is woken, and as soon as the last run has asked for it
+// (0: not at all), but not before [keepEvery] is over.
+func paced(ctx context.Context, wake <-chan struct{}, run func() (next time.Duration)) {
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if next := run(); next > 0 {
+			timer.Reset(next)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(keepEvery):
 		}
 	}
 }

@@ -100,6 +100,13 @@ func Patience(g *Gateway, silence, list time.Duration) {
 	g.config.Silence, g.config.listLimit = silence, list
 }
 
+// FillLists takes all places of those who are told lists.
+func FillLists(g *Gateway) {
+	for len(g.lists) < cap(g.lists) {
+		g.lists <- struct{}{}
+	}
+}
+
 // Lists is how many places are taken of those who read lists, and of those who are told one.
 func (g *Gateway) Lists() (reading, told int) { return len(g.reads), len(g.lists) }
 

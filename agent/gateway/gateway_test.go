@@ -611,6 +611,27 @@ func TestSlowLists(t *testing.T) {
 	if d := g.Stats().Dropped; d["slow"] != 1 {
 		t.Errorf("who reads nothing is not sent away: %v", d)
 	}
+	// It comes in again, and is told no list for a while. Where all places are taken, nobody waits for long.
+	again := func(who string, s session) {
+		if err := s.Send([][]byte{wire.Encode(wire.Follow{Topic: board.Nodes})}); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			switch f := next(t, s).(type) {
+			case wire.Items: // what somebody says meanwhile
+			case wire.Again:
+				return
+			default:
+				t.Fatalf("%s: %+v", who, f)
+			}
+		}
+	}
+	slow := w.nodes[2].dial(t, w.nodes[0])
+	next(t, slow)
+	again("who reads nothing", slow)
+	gateway.Patience(g, time.Hour, 6*time.Second)
+	gateway.FillLists(g)
+	again("all places are taken", s)
 }
 
 // TestWhoComesIn has callers with all kinds of keys: a session is of the seat whose own word

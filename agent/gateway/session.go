@@ -42,6 +42,8 @@ const (
 	// listLimit is how long a list may take, and listRate how many bytes a second give it more time:
 	// who reads slower than that has no session.
 	listLimit, listRate = 2 * time.Minute, 4 << 10
+	// slowFor is how long he is told no list after that.
+	slowFor = 10 * time.Minute
 	// noEtcdWait is when a node need not come again before, and busyWait not put again.
 	noEtcdWait, busyWait = 5 * time.Second, 2 * time.Second
 )
@@ -235,11 +237,8 @@ func (g *Gateway) hearPut(c *client, f wire.Put) error {
 func (g *Gateway) hearFollow(c *client, f wire.Follow) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if c.listing || c.guest.lists.take(time.Now()) > 0 || g.closing() {
-		g.stats.Refused["list: "+wire.Busy.String()]++
-		c.again[f.Topic] = true
-		delete(c.follows, f.Topic)
-		g.pump(c)
+	if now := time.Now(); c.listing || now.Before(c.guest.slow) || c.guest.lists.take(now) > 0 || g.closing() {
+		g.unlisted(c, f.Topic)
 		return nil
 	}
 	c.listing = true
@@ -248,6 +247,14 @@ func (g *Gateway) hearFollow(c *client, f wire.Follow) error {
 	from, ctx := g.store, g.ctx
 	g.wait.Go(func() { g.list(ctx, c, f, from) })
 	return nil
+}
+
+// unlisted has a node ask for a topic again, later. The caller holds mu.
+func (g *Gateway) unlisted(c *client, topic board.Topic) {
+	g.stats.Refused["list: "+wire.Busy.String()]++
+	c.again[topic] = true
+	delete(c.follows, topic)
+	g.pump(c)
 }
 
 // pump has somebody send what is to be told to a node. The caller holds mu.
@@ -335,16 +342,23 @@ func (g *Gateway) list(ctx context.Context, c *client, f wire.Follow, from *stor
 		defer g.mu.Unlock()
 		c.listing = false
 	}()
-	if !c.wait(ctx, g.lists) {
-		return
-	}
-	defer func() { <-g.lists }()
 	g.mu.Lock()
 	limit := g.config.listLimit
 	g.mu.Unlock()
+	// Who waits for his list for long would take the gateway for one that does nothing, and lose his lease.
+	soon, cancel := context.WithTimeout(ctx, limit/6)
+	defer cancel()
+	if !c.wait(soon, g.lists) {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.unlisted(c, f.Topic)
+		return
+	}
+	defer func() { <-g.lists }()
 	until := time.Now().Add(limit)
 	late := time.AfterFunc(limit, func() {
 		g.mu.Lock()
+		c.guest.slow = time.Now().Add(slowFor)
 		g.end(c, "slow")
 		g.mu.Unlock()
 		_ = c.session.Close()

@@ -33,7 +33,7 @@ const (
 // whyOf is how a verdict is called on the wire.
 func whyOf(v shelf.Verdict) wire.Why {
 	switch v {
-	case shelf.Taken, shelf.Renewed, shelf.Contested, shelf.Known:
+	case shelf.Taken, shelf.Renewed, shelf.Contested, shelf.Behind, shelf.Known:
 		return wire.None
 	case shelf.Older:
 		return wire.Older

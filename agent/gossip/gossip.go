@@ -21,7 +21,9 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -261,7 +263,7 @@ func (e *Engine) Publish(object signed.Envelope) error {
 	var v shelf.Verdict
 	if !e.do(func() {
 		e.catchUp()
-		if v = e.shelf.Put(object.Bytes()); v.News() {
+		if v = e.shelf.Give(object.Bytes()); v.News() {
 			e.took(object, v, nil)
 		}
 	}) {
@@ -327,11 +329,7 @@ func (e *Engine) Object(kind string, seat signed.Key) (object signed.Envelope, o
 
 // Objects are all objects of a kind.
 func (e *Engine) Objects(kind string) (all []signed.Envelope) {
-	e.do(func() {
-		for object := range e.shelf.All(kind) {
-			all = append(all, object)
-		}
-	})
+	e.do(func() { all = slices.Collect(e.shelf.All(kind)) })
 	return all
 }
 
@@ -362,10 +360,7 @@ func (e *Engine) Stats() (s Stats) {
 		s = e.stats
 		s.Sessions, s.Objects, s.Root, s.Height = len(e.sessions), e.shelf.Len(), e.shelf.Root(), e.state.Height
 		s.Verdicts, s.Refused, s.Contested = e.shelf.Counts(), e.shelf.Refused(), len(e.shelf.Pairs())
-		s.Dropped = make(map[string]uint64)
-		for why, n := range e.stats.Dropped {
-			s.Dropped[why] = n
-		}
+		s.Dropped = maps.Clone(e.stats.Dropped)
 		for _, one := range e.sessions {
 			if !one.dialled {
 				s.Inbound++
@@ -383,12 +378,7 @@ func (e *Engine) Stats() (s Stats) {
 
 // Pairs are the last two objects under one number of each seat that has signed such.
 func (e *Engine) Pairs() (pairs map[signed.Key]shelf.Pair) {
-	e.do(func() {
-		pairs = make(map[signed.Key]shelf.Pair)
-		for key, p := range e.shelf.Pairs() {
-			pairs[key] = p
-		}
-	})
+	e.do(func() { pairs = maps.Clone(e.shelf.Pairs()) })
 	return pairs
 }
 
@@ -405,7 +395,10 @@ func (e *Engine) follow() {
 		for _, s := range e.sessions {
 			clear(s.refused)
 		}
-		e.shelf.Follow(e.state.Roster)
+		_, rose := e.shelf.Follow(e.state.Roster)
+		for _, object := range rose {
+			e.took(object, shelf.Taken, nil)
+		}
 		e.voters, e.rest = order(e.state.Roster, e.state.Fleet(), e.config.Self, e.config.random)
 		for id := range e.wants {
 			if !e.shelf.Lacks(shelf.Item{ID: id, Number: notice.MaxNumber}) {

@@ -64,7 +64,7 @@ func (e *Engine) took(object signed.Envelope, v shelf.Verdict, from *session) {
 		e.newsAt = now.Add(soon)
 		e.at(e.newsAt)
 	}
-	if e.config.News != nil {
+	if e.config.News != nil && v != shelf.Behind {
 		if held := e.shelf.Held(id); len(held) > 0 {
 			e.config.News(held[0])
 		}
@@ -86,7 +86,7 @@ func (e *Engine) tell(s *session) {
 	for _, ids := range []map[shelf.ID]bool{s.news, s.quiet} {
 		for id := range ids {
 			if item, ok := e.shelf.Item(id); ok {
-				f = append(f, toldOf(item))
+				f = append(f, wire.ToldOf(item))
 			}
 		}
 		clear(ids)
@@ -96,16 +96,16 @@ func (e *Engine) tell(s *session) {
 	}
 }
 
-func toldOf(item shelf.Item) wire.Told {
-	return wire.Told{ID: item.ID, Number: item.Number, Sum: [8]byte(item.Sum[:])}
-}
-
 // hearTold asks for what is news. What the peer has it need not be told.
 func (e *Engine) hearTold(s *session, f wire.Tell) {
 	now := time.Now()
 	for _, t := range f {
 		own, ok := e.shelf.Item(t.ID)
+		behind, may := e.shelf.Behind(t.ID)
 		switch {
+		case ok && t == wire.ToldOf(own):
+			delete(s.news, t.ID)
+			delete(s.quiet, t.ID)
 		case s.refused[t.ID] == t:
 		case !ok && !e.shelf.Lacks(shelf.Item{ID: t.ID}):
 			e.stats.Unlisted++
@@ -119,19 +119,19 @@ func (e *Engine) hearTold(s *session, f wire.Tell) {
 				s.quietAt = now.Add(spread(openDigest))
 				e.at(s.quietAt)
 			}
-		case t.Sum != [8]byte(own.Sum[:]): // the seat has said two things
+			if may && t != wire.ToldOf(behind) {
+				e.wish(t.ID, t.Number, s, now)
+			}
+		default: // the seat has said two things, or several operators have
 			e.wish(t.ID, t.Number, s, now)
-		default:
-			delete(s.news, t.ID)
-			delete(s.quiet, t.ID)
 		}
 	}
 }
 
 // wish notes that an object is lacking that a peer has. Who has often said for nothing that a
-// seat has said two things is heard of that less often.
+// seat has said two things, or that an operator has said something else, is heard of that less often.
 func (e *Engine) wish(id shelf.ID, number uint64, s *session, now time.Time) {
-	if own, ok := e.shelf.Item(id); ok && own.Number == number && e.peer(s.key).vain.wait(1, now) > 0 {
+	if own, ok := e.shelf.Item(id); ok && own.Number >= number && e.peer(s.key).vain.wait(1, now) > 0 {
 		return
 	}
 	w := e.wants[id]
@@ -384,7 +384,7 @@ func (e *Engine) serve(s *session, size int) bool {
 // hearObjects takes an object that was asked for.
 func (e *Engine) hearObjects(s *session, f wire.Objects) {
 	var id shelf.ID
-	news := false
+	news, withdrawn := false, false
 	for i, raw := range f {
 		object, err := signed.Parse(raw)
 		if err != nil {
@@ -409,14 +409,17 @@ func (e *Engine) hearObjects(s *session, f wire.Objects) {
 		case v.Lie():
 			e.blame(s, faultLie)
 			return
-		case v == shelf.Withdrawn && object.Sequence >= told.number:
-			s.refused[id] = toldOf(itemOf(id, f)) // who passes it on need not know that
-		case object.Sequence < told.number || v != shelf.Known && v != shelf.Older:
+		case v == shelf.Withdrawn && (i > 0 || object.Sequence >= told.number):
+			withdrawn = true // who passes it on need not know that
+		case i == 0 && object.Sequence < told.number || v != shelf.Known && v != shelf.Older:
 			e.demerit(s) // it told of a newer one, or passes on what is refused
 			if s.closed {
 				return
 			}
 		}
+	}
+	if _, several := e.shelf.Behind(id); withdrawn || several {
+		s.refused[id] = wire.ToldOf(f.Item(id)) // what counts here of it is here
 	}
 	if !news {
 		e.peer(s.key).vain.owe(1, time.Now()) // or it would be asked without end
@@ -511,7 +514,7 @@ func (e *Engine) hearDigest(s *session, f wire.Digest) {
 func (e *Engine) hearList(s *session, l shelf.List) {
 	now := time.Now()
 	lacks, ahead := e.shelf.Compare(l)
-	lacks = slices.DeleteFunc(lacks, func(item shelf.Item) bool { return s.refused[item.ID] == toldOf(item) })
+	lacks = slices.DeleteFunc(lacks, func(item shelf.Item) bool { return s.refused[item.ID] == wire.ToldOf(item) })
 	for _, item := range lacks {
 		e.wish(item.ID, item.Number, s, now)
 	}
@@ -526,6 +529,11 @@ func (e *Engine) hearList(s *session, l shelf.List) {
 	if len(ahead) > 0 && e.newsAt.IsZero() {
 		e.newsAt = now.Add(soon)
 		e.at(e.newsAt)
+	}
+	for _, item := range l.Items { // he may know that what counts here does not, and be told each time
+		if behind, _ := e.shelf.Behind(item.ID); item == behind || s.refused[item.ID] == wire.ToldOf(item) {
+			ahead = slices.DeleteFunc(ahead, func(id shelf.ID) bool { return id == item.ID })
+		}
 	}
 	if len(lacks)+len(ahead) > 0 {
 		s.hurry(now)

@@ -3,6 +3,7 @@ package gossip
 import (
 	"crypto/ecdsa"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -21,7 +22,7 @@ import (
 
 // TestWithdrawn: what an operator has ordered whose key is revoked counts on no node that knows that,
 // and takes no other order's place there, though nodes that do not know it pass it on, and are not
-// blamed for that.
+// blamed for that. Those who know it reach each other by such nodes alone.
 func TestWithdrawn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		state := large(t, 10)
@@ -33,6 +34,7 @@ func TestWithdrawn(t *testing.T) {
 			state.Operators = append(state.Operators, ledger.Operator{Name: name, Role: fleet.RoleAdmin, Key: ids[name]})
 		}
 		n := newNetwork(t, state, func(int) Ledger { return still{state} })
+		n.apart = func(a, b int) bool { return a <= 5 && b <= 5 }
 		know := make([]atomic.Bool, len(n.nodes))
 		for i, one := range n.nodes {
 			one.config = func(c *Config) {
@@ -80,18 +82,95 @@ func TestWithdrawn(t *testing.T) {
 			if err := n.nodes[0].engine.Publish(isolate("ada", 1)); err != nil {
 				t.Error(err)
 			}
-			n.within(10*time.Minute, "ada's on those who know", have(1, 0, 5))
+			took := n.within(10*time.Second, "ada's on those who know", have(1, 0, 5))
+			t.Logf("an order is on those who know after %s", took)
+			n.nodes[3].end()
+			n.nodes[3].start()
+			n.nodes[3].sayAll()
+			n.within(2*time.Minute, "ada's on one that comes later", have(1, 0, 5))
 			time.Sleep(2 * time.Hour)
+			for _, one := range n.nodes {
+				one.bytes.Store(0)
+			}
+			time.Sleep(2 * time.Hour)
+			sum := int64(0)
+			for _, one := range n.nodes {
+				sum += one.bytes.Load()
+			}
+			if each := int(sum) / len(n.nodes); each > 100_000 {
+				t.Errorf("%s of each node in two hours in which nobody says anything", kB(each))
+			} else {
+				t.Logf("%s of each node in two quiet hours", kB(each))
+			}
 			if !have(1, 0, 5)() || !have(notice.MaxNumber, 5, 10)() {
 				t.Error("half of the nodes know that bob is revoked, and not each of them keeps to what it knows")
 			}
 			revoke(5, 10)
-			n.within(30*time.Minute, "ada's on all", have(1, 0, 10))
+			n.within(5*time.Second, "ada's on all", have(1, 0, 10))
 			for _, one := range n.nodes {
 				if away := one.away(); len(away) > 0 {
 					t.Errorf("%s keeps honest ones away: %v", one.name, away)
 				}
 			}
+		})
+	})
+}
+
+// TestWithdrawnRestoring: that an etcd has begun anew by the owner's leave is passed on, also to nodes
+// that come later, when the key of who gave the order was revoked.
+func TestWithdrawnRestoring(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		state := large(t, 10)
+		state.Genesis = ledgertest.Founded(t, 2, 1).Genesis
+		key := ledgertest.Must[*ecdsa.PrivateKey](t)(fleet.NewKey())
+		bob, _ := ledgertest.Must[signed.Key](t)(signed.OperatorKey(&key.PublicKey)).Operator()
+		state.Operators = []ledger.Operator{{Name: "bob", Role: fleet.RoleAdmin, Key: bob}}
+		n := newNetwork(t, state, func(int) Ledger { return still{state} })
+		var revoked atomic.Bool
+		for _, one := range n.nodes {
+			one.config = func(c *Config) {
+				c.Kinds = slices.Concat(notice.Kinds(), orders.Kinds())
+				c.Revoked = func(key document.Hash) bool { return revoked.Load() && key == bob }
+			}
+		}
+		about := n.nodes[0]
+		restoring := func(generation int64, owners int) signed.Envelope {
+			l := ledger.Restore{Version: 1, Node: about.key, Generation: generation, Height: 1}
+			for i := 1; i <= owners; i++ {
+				l.Owners = append(l.Owners, signed.Sign(i, ledgertest.Private(fmt.Sprintf("owner %d", i)), l.Bytes(n.fleet)))
+			}
+			return ledgertest.Must[signed.Envelope](t)(orders.Seal(n.fleet, key, uint64(generation)+1, orders.Restoring{Seat: about.number, Key: about.key, Leave: l.Encode()}))
+		}
+		have := func(number uint64) func() bool {
+			return func() bool {
+				for _, one := range n.nodes {
+					if e, ok := one.engine.Object(orders.RestoringKind, about.key); !ok || e.Sequence != number {
+						return false
+					}
+				}
+				return true
+			}
+		}
+		n.run(func() {
+			if err := about.engine.Publish(restoring(7, 2)); err != nil {
+				t.Error(err)
+			}
+			n.within(time.Minute, "bob's order on all", have(8))
+			revoked.Store(true)
+			for _, one := range n.nodes {
+				one.engine.Advanced()
+			}
+			time.Sleep(time.Hour)
+			if !have(8)() {
+				t.Error("it is gone with bob's key")
+			}
+			if err := n.nodes[3].engine.Publish(restoring(8, 1)); err == nil {
+				t.Error("one of two owner keys is enough")
+			}
+			if err := n.nodes[3].engine.Publish(restoring(8, 2)); err != nil {
+				t.Error(err)
+			}
+			n.within(10*time.Minute, "the next one on all", have(9))
 		})
 	})
 }

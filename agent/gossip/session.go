@@ -32,7 +32,7 @@ type session struct {
 	asked       map[shelf.ID]asking // what it has not answered yet
 	given       map[shelf.ID]given  // what it was sent since givenAt
 	givenAt     time.Time
-	refused     map[shelf.ID]wire.Told // what it has that counts no more here: see [Engine.withdrawn]
+	refused     map[shelf.ID]wire.Told // what it has that was looked at, and is not all here: see [Engine.withdrawn]
 	asks        wire.Want              // what it is to be asked in this turn
 
 	interval time.Duration // between digests, if this node opened the session
@@ -144,6 +144,9 @@ func (e *Engine) opened(conn Session, dialled bool) {
 		e.drop(before, reasonAgain)
 	}
 	if why != "" {
+		if dialled && why == reasonRefused {
+			e.failed(key, now)
+		}
 		e.stats.Dropped[why]++
 		conn.Close()
 		return

@@ -322,7 +322,8 @@ func (s *stream) Close() error {
 }
 
 // Admit says whose seat a TLS key is, by an envelope with the seat's word. An older word than
-// the one that is known counts for nothing: the seat has another key by now.
+// the one that is known counts for nothing: the seat has another key by now. Of two words under one
+// number the first one counts, by which a session stands, too.
 func (e *Engine) Admit(envelope []byte, tlsKey document.Hash) (seat roster.Seat, err error) {
 	word, err := signed.Open(envelope)
 	if err != nil {
@@ -342,6 +343,10 @@ func (e *Engine) Admit(envelope []byte, tlsKey document.Hash) (seat roster.Seat,
 			e.took(word, v, nil)
 		} else if v != shelf.Known {
 			err = fmt.Errorf("%w: the word of %s for its TLS key is %s", notice.ErrTLSKey, seat.Name, v)
+			return
+		}
+		if e.disowned(seat.Key, tlsKey) {
+			err = fmt.Errorf("%w: %s has said two words under number %d, and the other one counts", notice.ErrTLSKey, seat.Name, word.Sequence)
 		}
 	})
 	if ended {

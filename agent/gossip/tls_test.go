@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -254,6 +255,17 @@ func TestWhoComesIn(t *testing.T) {
 		}
 		victim.mu.Unlock()
 	}
+	// Of two words under one number the shelf's first one counts, whatever comes first.
+	one, two := wordOf(t, id, 2, 70, key), wordOf(t, id, 2, 70, otherKey)
+	_, _ = victim.engine.Admit(one.Bytes(), key)
+	_, _ = victim.engine.Admit(two.Bytes(), otherKey)
+	first, _ := victim.engine.Object(notice.TLSKeyKind, one.By)
+	for key, word := range map[document.Hash]signed.Envelope{key: one, otherKey: two} {
+		_, err := victim.engine.Admit(word.Bytes(), key)
+		if counts := bytes.Equal(word.Bytes(), first.Bytes()); (err == nil) != counts || err != nil && !errors.Is(err, notice.ErrTLSKey) {
+			t.Errorf("two words under one number: %v, and it is the first: %v", err, counts)
+		}
+	}
 	// Another seat than the one that was dialled, and one that nobody can be reached at.
 	dialler := &TLS{
 		Certificate: func() tls.Certificate { return all[1].cert }, Word: func() (signed.Envelope, error) { return all[1].word, nil },
@@ -490,6 +502,18 @@ func TestAnotherKey(t *testing.T) {
 	if _, err := all[1].engine.Admit(all[2].word.Bytes(), withdrawn); !errors.Is(err, notice.ErrTLSKey) || !strings.Contains(err.Error(), "withdrawn") {
 		t.Errorf("a key that was withdrawn: %v", err)
 	}
+	// One that was dialled and came while the key was withdrawn is not dialled again at once.
+	end, _ := pair(t, all[2].cert, all[2].cert, Protocol)
+	stale := newStream(end)
+	stale.peer, stale.key = all[2].word.By, withdrawn
+	all[1].engine.do(func() {
+		p := all[1].engine.peer(stale.peer)
+		p.reached()
+		all[1].engine.opened(stale, true)
+		if time.Until(p.again) <= 0 {
+			t.Error("a session that was dialled and is refused: it is dialled again at once")
+		}
+	})
 	// Whoever has the seat's key as well gets rid of that by no other TLS key, under whichever number.
 	_, fresh := certificate(t)
 	was, ok := all[1].engine.Object(notice.TLSKeyKind, all[2].word.By)

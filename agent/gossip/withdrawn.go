@@ -3,15 +3,16 @@ package gossip
 import (
 	"slices"
 
-	"kogge.example/agent/gossip/wire"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
-	"kogge.example/update/fleet/shelf"
+	orders "kogge.example/update/fleet/order"
 	"kogge.example/update/fleet/signed"
 )
 
-// This file is what becomes of keys that were withdrawn on this node.
+// This file is what becomes of keys that were withdrawn on this node. Others may not know of that,
+// and are not to be in the way of what counts here: behind an order that counts with them alone
+// they keep the newest one by another operator, and pass on both.
 
 // revoked says whether a key was.
 func (e *Engine) revoked(key document.Hash) bool {
@@ -27,12 +28,12 @@ func (e *Engine) trusted() ledger.State {
 }
 
 // withdrawn says whether an object is refused for that: an operator with such a key has signed it,
-// or it is a seat's word for a TLS key and would take the place of its word for one that was
-// withdrawn. Whoever has a seat's key could else get rid of that by another TLS key. It fits
-// the shelf's Withdrawn.
+// and it is not the owner who counts in it, or it is a seat's word for a TLS key and would take the
+// place of its word for one that was withdrawn. Whoever has a seat's key could else get rid of that
+// by another TLS key. It fits the shelf's Withdrawn.
 func (e *Engine) withdrawn(object signed.Envelope, held []signed.Envelope) bool {
 	if operator, ok := object.By.Operator(); ok {
-		return e.revoked(operator)
+		return object.Kind != orders.RestoringKind && e.revoked(operator)
 	}
 	if object.Kind != notice.TLSKeyKind {
 		return false
@@ -44,22 +45,6 @@ func (e *Engine) withdrawn(object signed.Envelope, held []signed.Envelope) bool 
 	})
 }
 
-// itemOf is how a shelf tells of what lies in a place, by all of it.
-func itemOf(id shelf.ID, all wire.Objects) (item shelf.Item) {
-	var sums []byte
-	for _, raw := range all {
-		if object, err := signed.Parse(raw); err == nil {
-			hash := document.HashOf(object.Message())
-			sums, item = append(sums, hash[:]...), shelf.Item{ID: id, Number: object.Sequence, Sum: shelf.Sum(hash[:])}
-		}
-	}
-	if len(all) > 1 {
-		hash := document.HashOf(sums)
-		item.Sum = shelf.Sum(hash[:])
-	}
-	return item
-}
-
 // outdated says whether a session stands on a TLS key that its seat does not call its own any
 // more, or that was withdrawn. One that stands on none is not.
 func (e *Engine) outdated(conn Session) bool {
@@ -67,13 +52,15 @@ func (e *Engine) outdated(conn Session) bool {
 	if !ok {
 		return false
 	}
-	if e.revoked(by.TLSKey()) {
-		return true
-	}
-	word, ok := e.shelf.Get(notice.TLSKeyKind, conn.Peer())
+	return e.revoked(by.TLSKey()) || e.disowned(conn.Peer(), by.TLSKey())
+}
+
+// disowned says whether a seat calls another TLS key its own, by the word of it that counts.
+func (e *Engine) disowned(seat signed.Key, tlsKey document.Hash) bool {
+	word, ok := e.shelf.Get(notice.TLSKeyKind, seat)
 	if !ok {
 		return false
 	}
 	now, err := notice.OpenTLSKey(word)
-	return err == nil && now.Key != by.TLSKey()
+	return err == nil && now.Key != tlsKey
 }

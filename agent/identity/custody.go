@@ -64,7 +64,7 @@ func OpenCustody(dir string, id document.Hash, seat signed.Key) (*Custody, error
 	return c, nil
 }
 
-func openCustody(files files, id document.Hash, seat signed.Key) (*Custody, error) {
+func openCustody(files keeping, id document.Hash, seat signed.Key) (*Custody, error) {
 	c := &Custody{files: files, id: id, seat: seat}
 	raw, err := files.Read(wrapName)
 	damaged := errors.Is(err, durable.ErrTooLarge)
@@ -75,7 +75,7 @@ func openCustody(files files, id document.Hash, seat signed.Key) (*Custody, erro
 	switch {
 	case damaged:
 		c.problem = fmt.Errorf("key for secrets of this node: %s: %w: it has made another one, and is given the node CA's key again", wrapName, err)
-		if err = (damage{wrapName: {raw: raw}}).aside(files, wrapName); err == nil {
+		if err = (damage{wrapName: {why: err}}).aside(files, wrapName); err == nil {
 			err = c.make()
 		}
 	case errors.Is(err, fs.ErrNotExist):

@@ -3,10 +3,12 @@ package identity
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"regexp"
 	"slices"
 
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
 )
 
 // damage is what a node could not read of its own files. It serves all the same: who is to repair
@@ -15,8 +17,8 @@ import (
 type damage map[string]broken // by the name of the file
 
 type broken struct {
-	why error
-	raw []byte // of the file, as far as it can be read
+	why    error
+	unread bool // the disk did not give the file, which may be whole
 }
 
 // without says what follows from that.
@@ -24,6 +26,7 @@ var without = map[string]string{
 	nodeKeyName:    "this node shows a key made for this start, and is in no fleet: kogge node adopt takes it in again, by a new join.yaml and with the seat that it has",
 	membershipName: "this node is in no fleet: kogge node adopt takes it in again, by a new join.yaml and with the seat that it has",
 	enrolmentName:  "this node does not know how it came: without a seat or an acceptance it is new",
+	toldName:       "callers may be let in that a member has called revoked, until an operator tells the node which keys are (kogge operator revoke)",
 	revokedName:    "this node knows of operators the first one alone: it is repaired when he has revoked keys once more (kogge operator revoke)",
 }
 
@@ -33,13 +36,33 @@ const asideSuffix = ".damaged"
 
 func (d damage) has(name string) bool { _, is := d[name]; return is }
 
-// aside keeps what is there of a damaged file, before another one takes its place.
-func (d damage) aside(files files, name string) error {
+// aside keeps a damaged file beside it, before another one takes its place, whether it can be read or
+// not. One that a later release has written is whole: nothing takes its place.
+func (d damage) aside(files keeping, name string) error {
 	b, is := d[name]
-	if !is || len(b.raw) == 0 {
+	if !is {
 		return nil
 	}
-	return files.Replace(name+asideSuffix, b.raw)
+	if errors.Is(b.why, document.ErrNewer) {
+		return fmt.Errorf("%s: %w: nothing takes its place: start the release that has written it", name, b.why)
+	}
+	err := files.Keep(name, name+asideSuffix)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Unread says that the disk did not give a file of the node's, and may give it to who opens it again.
+func (n *Node) Unread() bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	for _, b := range n.damaged {
+		if b.unread {
+			return true
+		}
+	}
+	return false
 }
 
 // Problem says which files of the node cannot be read, and what follows; nil: none.
@@ -47,9 +70,13 @@ func (n *Node) Problem() error {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	var all []error
-	for _, name := range []string{nodeKeyName, membershipName, enrolmentName, revokedName} {
+	for _, name := range []string{nodeKeyName, membershipName, enrolmentName, revokedName, toldName} {
 		if b, is := n.damaged[name]; is {
-			all = append(all, fmt.Errorf("%s: %w: %s", name, b.why, without[name]))
+			err := fmt.Errorf("%s: %w: %s", name, b.why, without[name])
+			if b.unread {
+				err = fmt.Errorf("%w; it may be whole: this node reads it again when it boots", err)
+			}
+			all = append(all, err)
 		}
 	}
 	return errors.Join(all...)

@@ -192,7 +192,7 @@ func TestDiskGivesNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.disk)) {
-		if now, err := openNode(unread{m, name}); err != nil || !errors.Is(now.Problem(), errDisk) || name == enrolmentName && !now.Came() {
+		if now, err := openNode(unread{m, name}); err != nil || !errors.Is(now.Problem(), errDisk) || !now.Unread() || name == enrolmentName && !now.Came() {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -208,6 +208,61 @@ func TestDiskGivesNone(t *testing.T) {
 		}
 		if now, err := openCustody(m, id, seat); err != nil || string(now.Says(1).Key) != string(c.Says(1).Key) {
 			t.Errorf("another key for secrets: %v", err)
+		}
+	}
+}
+
+// TestUnreadIsKept: a file that the disk does not give lies whole beside the one that takes its place,
+// and the node that opens once it does is what it was. One of a later release stays where it is.
+func TestUnreadIsKept(t *testing.T) {
+	f, eve := savedFleet(t, "dev"), fleet.KeyID([]byte("eve"))
+	m := &memoryFiles{disk: make(map[string]string), left: 1000}
+	n, err := openNode(m)
+	if err == nil {
+		err = n.Join(invited(t, f))
+	}
+	if err == nil {
+		err = n.Enrol(sign(t, f, n, "n1"))
+	}
+	if err == nil {
+		err = n.Revoke(eve)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, repair := range map[string]func(n *Node) error{
+		nodeKeyName:    func(n *Node) error { return again(t, f, n) },
+		membershipName: func(n *Node) error { return again(t, f, n) },
+		enrolmentName:  func(n *Node) error { return n.enrols(enrolmentFile{Came: true}) },
+		revokedName:    func(n *Node) error { return n.Revoke(fleet.KeyID([]byte("mallory"))) },
+	} {
+		disk := maps.Clone(m.disk)
+		files := &memoryFiles{disk: disk, left: 1000}
+		if _, err := openNode(unread{files, name}); err != nil {
+			t.Fatal(err)
+		}
+		if now, err := openNode(files); err != nil || now.Problem() != nil || now.Unread() || now.Name() != "n1" || !now.Revoked(eve) {
+			t.Errorf("%s: the disk gives it again, and the node is %v: %v", name, now, err)
+		}
+		now, err := openNode(unread{files, name})
+		if err == nil {
+			err = repair(now)
+		}
+		if err != nil || disk[name+asideSuffix] != m.disk[name] || disk[name] == m.disk[name] && name != enrolmentName || now.Unread() {
+			t.Errorf("%s: %v: kept is %q", name, err, disk[name+asideSuffix])
+		}
+		if name == nodeKeyName {
+			continue // it has no version
+		}
+		disk = maps.Clone(m.disk)
+		disk[name] = strings.Replace(disk[name], `"version": 1`, `"version": 2`, 1)
+		later := disk[name]
+		now, err = openNode(&memoryFiles{disk: disk, left: 1000})
+		if err == nil {
+			err = repair(now)
+		}
+		if !errors.Is(err, document.ErrNewer) || disk[name] != later || now.Unread() {
+			t.Errorf("%s of a later release: %v", name, err)
 		}
 	}
 }

@@ -135,9 +135,9 @@ func (n *Node) Enrol(certDER []byte, chain ...[]byte) error {
 	return n.EnrolKnowing(nil, nil, certDER, chain...)
 }
 
-// EnrolKnowing is [Node.Enrol] into a fleet that has revoked keys already, which are noted first, as
-// by [Node.AdoptKnowing]. use is the proof of the token, which is kept with the note.
-func (n *Node) EnrolKnowing(revoked []string, use, certDER []byte, chain ...[]byte) error {
+// EnrolKnowing is [Node.Enrol] by a member that calls keys revoked, which are noted first: see
+// [Node.Told]. use is the proof of the token, which is kept with the note.
+func (n *Node) EnrolKnowing(told []string, use, certDER []byte, chain ...[]byte) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.m.chain != nil {
@@ -150,8 +150,8 @@ func (n *Node) EnrolKnowing(revoked []string, use, certDER []byte, chain ...[]by
 	if _, err := n.verify(m); err != nil {
 		return fmt.Errorf("enrol: %w", err)
 	}
-	if err := n.revoke(revoked); err != nil {
-		return fmt.Errorf("enrol: revoke %w", err)
+	if err := n.tell(told); err != nil {
+		return fmt.Errorf("enrol: %w", err)
 	}
 	f := n.enrolment
 	f.Came, f.Use = true, use

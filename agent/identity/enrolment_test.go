@@ -74,7 +74,7 @@ func TestEnrolPowerCut(t *testing.T) {
 			if n.Adopted() && (waits || !n.Came() || strings.Contains(fmt.Sprint(after.disk), j.Token.Text())) || !n.Adopted() && n.Came() {
 				t.Errorf("writes=%d lands=%v: adopted %v, waits %v, came %v", writes, lands, n.Adopted(), waits, n.Came())
 			}
-			if n.Adopted() && !n.Revoked(revoked[0]) {
+			if n.Adopted() && !n.TurnsAway(revoked[0]) {
 				t.Errorf("writes=%d lands=%v: it is in, and does not know who was revoked", writes, lands)
 			}
 			if err := life(after); err != nil {
@@ -86,6 +86,51 @@ func TestEnrolPowerCut(t *testing.T) {
 		}
 		if done {
 			return
+		}
+	}
+}
+
+// TestTold: what the member has called revoked by which a node came in turns callers away, and does
+// no more: an operator's word takes its place, it takes no room from that, and does not stand for
+// a list that cannot be read.
+func TestTold(t *testing.T) {
+	f := savedFleet(t, "dev")
+	bob, eve := fleet.KeyID([]byte("bob")), fleet.KeyID([]byte("eve"))
+	var many []string
+	for i := range maxRevoked {
+		many = append(many, fleet.KeyID(fmt.Append(nil, i)))
+	}
+	for what, told := range map[string][]string{"all operators": {bob}, "more than it keeps": many, "none": nil} {
+		m := &memoryFiles{disk: map[string]string{revokedName: "junk"}, left: 1000}
+		n, err := openNode(m)
+		if err == nil {
+			err = n.Join(invited(t, f))
+		}
+		if err == nil {
+			err = n.EnrolKnowing(told, nil, sign(t, f, n, "n1"))
+		}
+		if err == nil {
+			n, err = openNode(m)
+		}
+		if err != nil || !n.Forgets() || len(n.RevokedKeys()) > 0 || n.Revoked(bob) || len(n.Told()) != min(len(told), maxTold) {
+			t.Fatalf("%s: %v; %d are told", what, err, len(n.Told()))
+		}
+		if len(told) > 0 && !n.TurnsAway(told[0]) {
+			t.Errorf("%s: it lets in who is said to be revoked", what)
+		}
+		m.left = 1 + 1 // revoked.json and what lies aside; the rest is cut
+		if err := n.Revoke(eve); len(told) > 0 && !errors.Is(err, errCut) {
+			t.Errorf("%s: %v", what, err)
+		}
+		m.left = 1000
+		if n, err = openNode(m); err != nil || !n.Revoked(eve) || n.Forgets() {
+			t.Errorf("%s: %v", what, err)
+		}
+		if err := n.Revoke(); err != nil || len(n.Told()) > 0 || n.TurnsAway(bob) || !n.TurnsAway(eve) {
+			t.Errorf("%s: an operator has told it his keys: %v, %d are told", what, err, len(n.Told()))
+		}
+		if n, err = openNode(m); err != nil || len(n.Told()) > 0 || len(n.RevokedKeys()) != 1 || n.Problem() != nil {
+			t.Errorf("%s: at the next start: %v, %v", what, err, n.Problem())
 		}
 	}
 }

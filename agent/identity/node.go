@@ -23,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"kogge.example/update/durable"
@@ -46,16 +47,20 @@ var (
 // once, and takes its nodes along ([Node.Succeed]). Its methods may be called from
 // any goroutine.
 type Node struct {
-	files files
+	files keeping
 	key   *ecdsa.PrivateKey
 	spki  []byte
 	self  tls.Certificate // signed by itself, until the node is adopted
+
+	// revoked are keys, as in Peer.Key. Whoever asks for them does not wait for the disk; mu is held
+	// to change them.
+	revoked atomic.Pointer[map[string]bool]
+	told    atomic.Pointer[map[string]bool] // those that a member has called revoked
 
 	mu        sync.RWMutex // guards what follows
 	m         membership
 	enrolment enrolmentFile // version 0: there is none
 	cert      tls.Certificate
-	revoked   map[string]bool // keys, as in Peer.Key
 	damaged   damage
 }
 
@@ -70,6 +75,12 @@ type membership struct {
 type files interface {
 	Read(name string) ([]byte, error)       // fs.ErrNotExist: there is none
 	Replace(name string, data []byte) error // old or new after a power cut, new once it returns
+}
+
+// keeping are files that are kept when others take their place.
+type keeping interface {
+	files
+	Keep(name, as string) error // under another name, too, without reading it; fs.ErrNotExist: there is none
 }
 
 // The files of a node's folder: the key, which is written once, and the rest, which
@@ -89,8 +100,9 @@ type membershipFile struct {
 
 // OpenNode reads who this node is from a folder, which it makes if need be. A node that
 // has no key yet makes one: after a power cut there is none or a whole one, and the one
-// that OpenNode returned with is there for good. A key or membership that cannot be
-// read is an error and is never replaced: it may be all that tells who the node was.
+// that OpenNode returned with is there for good. A file that cannot be read is left as it is, and the
+// node does without ([Node.Problem]). One that the disk does not give may be given a moment
+// later: then [Node.Unread] says so, and whoever can wait opens the node again.
 func OpenNode(dir string) (*Node, error) {
 	if err := makeFolder(dir); err != nil {
 		return nil, fmt.Errorf("identity of this node: %w", err)
@@ -102,7 +114,7 @@ func OpenNode(dir string) (*Node, error) {
 	return n, nil
 }
 
-func openNode(files files) (*Node, error) {
+func openNode(files keeping) (*Node, error) {
 	n := &Node{files: files, damaged: make(damage)}
 	if err := n.readKey(); err != nil {
 		return nil, err
@@ -119,11 +131,12 @@ func (n *Node) read(name string, parse func(raw []byte) error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
+	unread := err != nil && !errors.Is(err, durable.ErrTooLarge)
 	if err == nil {
 		err = parse(raw)
 	}
 	if err != nil {
-		n.damaged[name] = broken{err, raw}
+		n.damaged[name] = broken{err, unread}
 	}
 }
 
@@ -406,6 +419,9 @@ func (n *Node) AdoptKnowing(revoked []string, certDER []byte, chain ...[]byte) e
 	if err := n.revoke(revoked); err != nil {
 		return fmt.Errorf("adopt: revoke %w", err)
 	}
+	if err := n.tell(nil); err != nil {
+		return fmt.Errorf("adopt: %w", err)
+	}
 	if n.m.chain == nil { // an operator has it in hand, who need not accept it
 		f := n.enrolment
 		f.Came, f.Use = false, nil
@@ -569,6 +585,10 @@ const maxFile = 2 << 20
 
 func (f folder) Read(name string) ([]byte, error) {
 	return durable.Read(filepath.Join(string(f), name), maxFile)
+}
+
+func (f folder) Keep(name, as string) error {
+	return durable.Keep(filepath.Join(string(f), name), filepath.Join(string(f), as))
 }
 
 func (f folder) Replace(name string, data []byte) error {

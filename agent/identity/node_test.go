@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/update/fleet"
@@ -237,6 +238,14 @@ func (m *memoryFiles) Read(name string) ([]byte, error) {
 	return nil, fs.ErrNotExist
 }
 
+func (m *memoryFiles) Keep(name, as string) error {
+	text, ok := m.disk[name]
+	if !ok {
+		return fs.ErrNotExist
+	}
+	return m.Replace(as, []byte(text))
+}
+
 func (m *memoryFiles) Replace(name string, data []byte) error {
 	if m.left--; m.left >= 0 {
 		m.disk[name] = string(data)
@@ -334,8 +343,8 @@ func TestAdoptKnowing(t *testing.T) {
 		"the node's own key": n.AdoptKnowing([]string{revoked[0], n.Key()}, good),
 		"a key that is none": n.AdoptKnowing([]string{revoked[0], "eve"}, good),
 	} {
-		if err == nil || n.Adopted() || len(n.revoked) != 0 || m.disk[revokedName] != "" {
-			t.Errorf("%s: %v; knows %v", title, err, n.revoked)
+		if err == nil || n.Adopted() || len(n.RevokedKeys()) != 0 || m.disk[revokedName] != "" {
+			t.Errorf("%s: %v; knows %v", title, err, n.RevokedKeys())
 		}
 	}
 	for writes := 0; ; writes++ {
@@ -350,8 +359,8 @@ func TestAdoptKnowing(t *testing.T) {
 				t.Fatal(err)
 			}
 			after, err := openNode(&memoryFiles{disk: maps.Clone(m.disk), left: 100})
-			if err != nil || after.Adopted() && len(after.revoked) != 2 || done && !after.Adopted() {
-				t.Fatalf("writes=%d lands=%v: %v knows %v, %v", writes, lands, after, after.revoked, err)
+			if err != nil || after.Adopted() && len(after.RevokedKeys()) != 2 || done && !after.Adopted() {
+				t.Fatalf("writes=%d lands=%v: %v knows %v, %v", writes, lands, after, after.RevokedKeys(), err)
 			}
 			if err := after.AdoptKnowing(revoked, der); err != nil || !after.Adopted() || !after.Revoked(revoked[1]) {
 				t.Fatalf("writes=%d lands=%v: after the cut: %v", writes, lands, err)
@@ -386,12 +395,49 @@ func TestRevoke(t *testing.T) {
 	for i := range many {
 		many[i] = fleet.KeyID([]byte{byte(i), byte(i >> 8)})
 	}
-	if err := n.Revoke(many...); err == nil || len(n.revoked) != 2 {
+	if err := n.Revoke(many...); err == nil || len(n.RevokedKeys()) != 2 {
 		t.Errorf("%d keys: %v", len(many), err)
 	}
 	n = openedNode(t, dir)
-	if !n.Revoked(a) || !n.Revoked(b) || n.Revoked(n.Key()) || len(n.revoked) != 2 {
-		t.Errorf("%v", n.revoked)
+	if !n.Revoked(a) || !n.Revoked(b) || n.Revoked(n.Key()) || len(n.RevokedKeys()) != 2 {
+		t.Errorf("%v", n.RevokedKeys())
+	}
+}
+
+// slowFiles is a folder on a card that is slow: during is called while it writes.
+type slowFiles struct {
+	keeping
+	during func()
+}
+
+func (s slowFiles) Replace(name string, data []byte) error {
+	s.during()
+	return s.keeping.Replace(name, data)
+}
+
+// TestRevokedMeanwhile asks whether a key was revoked while the node writes: the answer does not wait.
+func TestRevokedMeanwhile(t *testing.T) {
+	n := openedNode(t, t.TempDir())
+	a, b := fleet.KeyID([]byte("a")), fleet.KeyID([]byte("b"))
+	if err := n.Revoke(a); err != nil {
+		t.Fatal(err)
+	}
+	asked := false
+	n.files = slowFiles{n.files, func() {
+		asked = true
+		answer := make(chan bool, 1)
+		go func() { answer <- n.Revoked(a) && !n.Revoked(b) && len(n.RevokedKeys()) == 1 }()
+		select {
+		case right := <-answer:
+			if !right {
+				t.Error("it knows what is not written yet, or has forgotten what was")
+			}
+		case <-time.After(10 * time.Second):
+			t.Error("it waits for the disk")
+		}
+	}}
+	if err := n.Revoke(b); err != nil || !asked || !n.Revoked(b) {
+		t.Errorf("%v; asked: %v", err, asked)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
@@ -24,18 +25,23 @@ type revokedFile struct {
 // Revoke has the node turn keys away from now on, whatever certificates there are for
 // them, durably. There is no way back: who returns makes a new key. A key is as in
 // Peer.Key; the node's own is refused. After a power cut all of them are revoked, or
-// none that was not before; so it is with an error.
+// none that was not before; so it is with an error. Then the node lets go what a member has
+// called revoked ([Node.Told]): whoever tells it keys has told it all of his.
 func (n *Node) Revoke(keys ...string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err := n.revoke(keys); err != nil {
 		return fmt.Errorf("revoke %w", err)
 	}
+	if err := n.tell(nil); err != nil {
+		return fmt.Errorf("revoke: %w", err)
+	}
 	return nil
 }
 
 func (n *Node) revoke(keys []string) error {
-	all := maps.Clone(n.revoked)
+	before := *n.revoked.Load()
+	all := maps.Clone(before)
 	for _, key := range keys {
 		switch {
 		case !fleet.IsHash(key):
@@ -46,7 +52,7 @@ func (n *Node) revoke(keys []string) error {
 		all[key] = true
 	}
 	switch {
-	case len(all) == len(n.revoked) && !n.damaged.has(revokedName):
+	case len(all) == len(before) && !n.damaged.has(revokedName):
 		return nil
 	case len(all) > maxRevoked:
 		return fmt.Errorf("%d keys: %d at most", len(all), maxRevoked)
@@ -62,38 +68,92 @@ func (n *Node) revoke(keys []string) error {
 		return fmt.Errorf("%d keys: %w", len(keys), err)
 	}
 	delete(n.damaged, revokedName)
-	n.revoked = all
+	n.revoked.Store(&all)
 	return nil
+}
+
+// toldName is the file with the keys that the member has called revoked by which the node came in.
+// Nobody has signed that list, and the member may be hostile: it turns callers of the node's API away,
+// and no more, until an operator tells the node his own.
+const (
+	toldName = "told.json"
+	maxTold  = 1000 // keys
+)
+
+// tell keeps what a member has called revoked, in the place of what another one has. Of a longer list
+// it keeps the front. n.mu is held.
+func (n *Node) tell(keys []string) error {
+	all := make(map[string]bool)
+	for _, key := range keys {
+		if fleet.IsHash(key) && key != n.Key() && len(all) < maxTold {
+			all[key] = true
+		}
+	}
+	if maps.Equal(all, *n.told.Load()) && !n.damaged.has(toldName) {
+		return nil
+	}
+	text, err := document.Encode(revokedFile{revokedVersion, slices.Sorted(maps.Keys(all))})
+	if err == nil {
+		err = n.damaged.aside(n.files, toldName)
+	}
+	if err == nil {
+		err = n.files.Replace(toldName, text)
+	}
+	if err != nil {
+		return fmt.Errorf("%d keys that a member has called revoked: %w", len(all), err)
+	}
+	delete(n.damaged, toldName)
+	n.told.Store(&all)
+	return nil
+}
+
+// Told are the keys that are turned away because a member has called them revoked, and no operator
+// has: sorted.
+func (n *Node) Told() (keys []string) {
+	for key := range *n.told.Load() {
+		if !n.Revoked(key) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// TurnsAway says whether who calls with a key is turned away: it was withdrawn, or a member has said
+// so. It fits [fleet.Genesis.VerifyPeer].
+func (n *Node) TurnsAway(key string) bool {
+	return n.Revoked(key) || (*n.told.Load())[key]
 }
 
 // RevokedKeys are all keys that were withdrawn, sorted.
 func (n *Node) RevokedKeys() []string {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	return slices.Sorted(maps.Keys(n.revoked))
+	return slices.Sorted(maps.Keys(*n.revoked.Load()))
 }
 
-// Revoked says whether the key was withdrawn. It fits [fleet.Genesis.VerifyPeer].
-func (n *Node) Revoked(key string) bool {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	return n.revoked[key]
-}
+// Revoked says whether the key was withdrawn, by an operator's word, at once. It fits
+// [fleet.Genesis.VerifyPeer].
+func (n *Node) Revoked(key string) bool { return (*n.revoked.Load())[key] }
 
-// readRevoked reads the list. Of one that cannot be read all keys stay revoked that are found in
+// readRevoked reads the lists. Of one that cannot be read all keys stay revoked that are found in
 // it, and [Node.Forgets] says that there may have been more.
 func (n *Node) readRevoked() {
-	n.revoked = make(map[string]bool)
-	n.read(revokedName, func(raw []byte) error {
-		keys, err := parseRevoked(raw)
-		if err != nil {
-			keys = keysIn(raw)
-		}
-		for _, k := range keys {
-			n.revoked[k] = true
-		}
-		return err
-	})
+	for _, list := range []struct {
+		name string
+		into *atomic.Pointer[map[string]bool]
+	}{{revokedName, &n.revoked}, {toldName, &n.told}} {
+		all := make(map[string]bool)
+		n.read(list.name, func(raw []byte) error {
+			keys, err := parseRevoked(raw)
+			if err != nil {
+				keys = keysIn(raw)
+			}
+			for _, k := range keys {
+				all[k] = true
+			}
+			return err
+		})
+		list.into.Store(&all)
+	}
 }
 
 func parseRevoked(raw []byte) ([]string, error) {

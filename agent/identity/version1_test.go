@@ -25,7 +25,7 @@ func TestVersion1(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n.Name() != "n1" || n.Genesis().ID() != fleetID || n.Key() != key || len(n.revoked) != 1 {
+	if n.Name() != "n1" || n.Genesis().ID() != fleetID || n.Key() != key || len(n.RevokedKeys()) != 1 {
 		t.Errorf("%v", n)
 	}
 }

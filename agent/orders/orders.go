@@ -38,7 +38,7 @@ type Book struct {
 
 	mu     sync.Mutex                 // guards what follows
 	held   map[string]signed.Envelope // by file name
-	unread map[string]error           // files that are not what was written
+	unread map[string]error           // files that were not what was written, when the book was opened
 	unkept map[string]error           // orders that the disk does not hold
 	tried  time.Time                  // when they were written again
 	folder error                      // why there may be more than is known
@@ -59,11 +59,13 @@ const mendEvery = 30 * time.Second
 type files interface {
 	Read(name string) ([]byte, error)
 	Replace(name string, data []byte) error // old or new after a power cut, new once it returns
+	Aside(name string) error                // beside its place, where it is under another name
 	List() ([]string, error)                // names; none where there is no folder
 }
 
 // Open reads the orders from their folder, which the first order makes. What cannot be read is
-// left out, and comes again from others; [Book.Problem] says so.
+// laid aside, and comes again from others, unless it counts no more; [Book.Problem] says so until
+// the next start. What the disk does not give stays where it is.
 func Open(dir string) *Book { return open(folder(dir)) }
 
 func open(files files) *Book {
@@ -78,12 +80,17 @@ func open(files files) *Book {
 			continue // one that was being written
 		}
 		raw, err := files.Read(name)
+		if err != nil && !errors.Is(err, durable.ErrTooLarge) {
+			b.unread[name] = err
+			continue
+		}
 		var e signed.Envelope
 		if err == nil {
 			e, err = read(name, raw)
 		}
 		if err != nil {
 			b.unread[name] = err
+			_ = files.Aside(name) // where that fails it is damaged at the next start, too
 			continue
 		}
 		b.held[name] = e
@@ -232,6 +239,8 @@ func (f folder) Replace(name string, data []byte) error {
 	}
 	return durable.Replace(filepath.Join(string(f), name), data, 0o600)
 }
+
+func (f folder) Aside(name string) error { return durable.Aside(filepath.Join(string(f), name)) }
 
 func (f folder) List() (names []string, err error) {
 	entries, err := os.ReadDir(string(f))

@@ -30,6 +30,13 @@ func (d disk) Replace(name string, data []byte) error {
 	return durable.ReplaceIn(d.Files, "orders/"+name, data, 0o600)
 }
 
+func (d disk) Aside(name string) error {
+	if err := d.Rename("orders/"+name, "orders/"+name+".damaged"); err != nil {
+		return err
+	}
+	return d.Sync("orders")
+}
+
 func (d disk) List() (names []string, err error) {
 	for name := range d.AfterCut(1) {
 		if name = path.Base(name); len(name) == 24 {
@@ -167,6 +174,12 @@ func TestDecay(t *testing.T) {
 	b := Open(dir)
 	if b.Problem() == nil || len(b.All()) != 1 {
 		t.Errorf("%d orders, %v", len(b.All()), b.Problem())
+	}
+	if again := Open(dir); again.Problem() != nil || len(again.All()) != 1 {
+		t.Errorf("at the next start: %v", again.Problem())
+	}
+	if kept, err := os.ReadFile(file + ".damaged"); err != nil || string(kept) != string(raw) {
+		t.Errorf("it lies aside as %q, %v", kept, err)
 	}
 	if news, err := b.Keep(s, one); !news || err != nil || b.Problem() != nil {
 		t.Errorf("%v, %v, %v", news, err, b.Problem())

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -35,7 +36,8 @@ type Store struct {
 	mu      sync.Mutex // guards what follows, and is never held while the disk is waited for
 	set     *token.Set
 	changed func()
-	damaged map[string]bool   // files that cannot be read
+	damaged map[string]bool   // files that could not be read when the store was opened
+	past    past              // what was refused that others go on to have
 	counts  map[string]uint64 // refusals, by reason
 }
 
@@ -44,12 +46,14 @@ type files interface {
 	Read(name string) ([]byte, error)
 	Replace(name string, data []byte) error // old or new after a power cut, new once it returns
 	Remove(name string) error
+	Aside(name string) error // beside its place, where List has it under another name
 	List() ([]string, error) // names; none where there is no folder
 }
 
 // Open reads the papers in a folder, which the first one makes. state is the ledger's, by which
-// papers are verified that come later. A file that cannot be read is passed over, and counted:
-// others have what was in it. So it is with the folder: with the error there is a store, without
+// papers are verified that come later. A file that cannot be read is laid aside, and counted until
+// the next start: others have what was in it, unless that is over. One that the disk does not give
+// stays where it is. So it is with the folder: with the error there is a store, without
 // papers.
 func Open(dir string, state func() ledger.State) (*Store, error) {
 	s, err := open(folder(dir), state)
@@ -70,6 +74,10 @@ func open(files files, state func() ledger.State) (*Store, error) {
 			continue // one that was being written
 		}
 		raw, err := files.Read(name)
+		if err != nil && !errors.Is(err, durable.ErrTooLarge) {
+			s.damaged[name] = true
+			continue
+		}
 		if err == nil {
 			raw, err = unsummed(raw)
 		}
@@ -79,6 +87,7 @@ func open(files files, state func() ledger.State) (*Store, error) {
 		}
 		if err != nil || c.ID.String() != name {
 			s.damaged[name] = true
+			_ = files.Aside(name) // where that fails it is damaged at the next start, too
 		}
 	}
 	return s, nil
@@ -104,7 +113,9 @@ func (s *Store) Take(raw []byte) (news bool, err error) {
 func (s *Store) take(raw []byte) (bool, error) {
 	state := s.state()
 	s.mu.Lock()
+	s.set.Withdraw(state)
 	c, err := s.set.Put(raw, state)
+	s.past.note(c.ID, state, err)
 	err = s.count(err)
 	changed := s.changed
 	s.mu.Unlock()
@@ -133,8 +144,30 @@ func (s *Store) recall() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before.set.Age(s.set.Now())
-	s.set, s.damaged = before.set, before.damaged
+	s.set = before.set
+	maps.Copy(s.damaged, before.damaged)
 	return nil
+}
+
+// past is what was refused because it is over, or because its issuer's key was revoked. Nodes that do
+// not know that go on to have it: they are told that it is here, or they would send it without an end.
+type past struct {
+	ids    map[token.Short]bool
+	record document.Hash // of the ledger, when it was refused
+	listed int           // how many operators that state had: one whose key is revoked is left out
+}
+
+// maxPast is how many are noted; more begin anew.
+const maxPast = 2048
+
+// note notes a paper that was refused for that. Another state of the ledger may take it.
+func (p *past) note(id document.Hash, s ledger.State, refused error) {
+	if p.ids == nil || p.record != s.Record || p.listed != len(s.Operators) || len(p.ids) >= maxPast {
+		*p = past{make(map[token.Short]bool), s.Record, len(s.Operators)}
+	}
+	if errors.Is(refused, token.ErrExpired) || errors.Is(refused, ledger.ErrWithdrawn) {
+		p.ids[token.Short(id[:])] = true
+	}
 }
 
 // Admit lets a node in by its use of a token, if that is good now: it is noted, durably, before
@@ -144,6 +177,7 @@ func (s *Store) Admit(u token.Use, now time.Time) error {
 	defer s.writing.Unlock()
 	state := s.state()
 	s.mu.Lock()
+	s.set.Withdraw(state)
 	err := s.count(s.set.Admits(u, state, now))
 	s.mu.Unlock()
 	if err != nil {
@@ -192,25 +226,33 @@ func (s *Store) Refused() map[string]uint64 {
 	return all
 }
 
-// Damaged is how many files could not be read, and have not come again.
+// Damaged is how many files could not be read when the store was opened, and have not come again.
 func (s *Store) Damaged() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.damaged)
 }
 
-// Sum stands for all that is here, and IDs tells it one by one.
+// Sum stands for all that is here.
 func (s *Store) Sum() document.Hash {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.set.Sum()
 }
 
-// IDs are the ids of all that is here.
+// IDs are the ids of all that is here, and of what was refused that others may have, if there is room.
 func (s *Store) IDs() []token.Short {
+	state := s.state()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.set.IDs()
+	s.past.note(document.Hash{}, state, nil)
+	all := s.set.IDs()
+	for id := range s.past.ids {
+		if len(all) < token.MaxSet {
+			all = append(all, id)
+		}
+	}
+	return all
 }
 
 // Lacking are papers that somebody lacks who has others, as many as have so many bytes, and others
@@ -229,6 +271,9 @@ func (s *Store) Age(now time.Time) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	s.mu.Lock()
+	if now.Before(s.set.Now()) {
+		s.past = past{} // the clock was set back
+	}
 	gone := s.set.Age(now)
 	changed := s.changed
 	s.mu.Unlock()
@@ -253,8 +298,10 @@ func (s *Store) All() [][]byte {
 
 // Accepted is the newest acceptance of a node, and its paper; false: nobody has accepted it.
 func (s *Store) Accepted(node signed.Key) (a token.Accept, paper []byte, ok bool) {
+	state := s.state()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.set.Withdraw(state)
 	a, ok = s.set.Accepted(node)
 	return a, s.set.PaperOf(node), ok
 }
@@ -300,6 +347,8 @@ func (f folder) Replace(name string, data []byte) error {
 }
 
 func (f folder) Remove(name string) error { return durable.Remove(f.path(name)) }
+
+func (f folder) Aside(name string) error { return durable.Aside(f.path(name)) }
 
 func (f folder) List() ([]string, error) {
 	all, err := os.ReadDir(string(f))

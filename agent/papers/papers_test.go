@@ -31,6 +31,13 @@ func (d disk) Replace(name string, data []byte) error {
 
 func (d disk) Remove(name string) error { return d.Files.Remove("papers/" + name) }
 
+func (d disk) Aside(name string) error {
+	if err := d.Rename("papers/"+name, "papers/"+name+".damaged"); err != nil {
+		return err
+	}
+	return d.Sync("papers")
+}
+
 func (d disk) List() (names []string, err error) {
 	for name := range d.AfterCut(1) {
 		names = append(names, path.Base(name))
@@ -171,6 +178,9 @@ func TestStore(t *testing.T) {
 	if after.Damaged() != len(files) || len(after.All()) != 0 {
 		t.Errorf("%d of %d files are damaged, %d papers", after.Damaged(), len(files), len(after.All()))
 	}
+	if again := w.open(t, after.files); again.Damaged() != 0 {
+		t.Errorf("%d are damaged at the next start, too", again.Damaged())
+	}
 	for _, raw := range s.Lacking(after.IDs(), 1<<20) {
 		if _, err := after.Take(raw); err != nil {
 			t.Error(err)
@@ -217,6 +227,49 @@ func TestAgePowerCut(t *testing.T) {
 			return
 		}
 	}
+}
+
+// TestPast: what is over here, or was withdrawn, is not asked for again where others have it, and is
+// once the clock is set back or the ledger lists its issuer.
+func TestPast(t *testing.T) {
+	w := begin(t)
+	withdrawn := false
+	state := func() ledger.State {
+		return w.state.Without(func(key string) bool { return withdrawn && key == cleo(t, w).String() })
+	}
+	unsure := w.open(t, onDisk(nil, 1000))
+	for _, raw := range [][]byte{w.use(t, "a").Bytes(), w.accept(t, "c", 1)} {
+		if _, err := unsure.Take(raw); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sure := ledgertest.Must[*Store](t)(open(onDisk(nil, 1000), state))
+	offered := func() (n int) {
+		for _, raw := range unsure.Lacking(sure.IDs(), 1<<20) {
+			_, _ = sure.Take(raw)
+			n++
+		}
+		return n
+	}
+	late := now.Add(time.Hour + token.Kept + time.Second)
+	for i, step := range []struct {
+		clock     time.Time
+		withdrawn bool
+		want      int
+	}{{late, true, 2}, {late, true, 0}, {late.AddDate(50, 0, 0), true, 0}, {now, false, 2}, {now, false, 0}, {late, false, 1}, {late, false, 0}} {
+		withdrawn = step.withdrawn
+		if err := sure.Age(step.clock); err != nil {
+			t.Fatal(err)
+		}
+		if n := offered(); n != step.want {
+			t.Errorf("step %d: %d papers are sent, want %d", i, n, step.want)
+		}
+	}
+}
+
+// cleo is the key of the operator of a world.
+func cleo(t *testing.T, w world) document.Hash {
+	return document.HashOf(ledgertest.Must[[]byte](t)(x509.MarshalPKIXPublicKey(&w.admin.PublicKey)))
 }
 
 // TestFolder keeps papers in a real folder.

@@ -542,10 +542,10 @@ func TestComesKnowing(t *testing.T) {
 	if err := n.Come(t.Context(), e); err != nil || !n.part.node.Adopted() {
 		t.Fatal(err)
 	}
-	if !n.part.node.Revoked(bob) || n.part.node.Revoked(issuer) {
-		t.Errorf("it has as revoked: %v", n.part.node.RevokedKeys())
+	if !n.part.node.TurnsAway(bob) || n.part.node.TurnsAway(issuer) || n.part.node.Revoked(bob) {
+		t.Errorf("it was told of %v", n.part.node.Told())
 	}
-	if _, err := v.Genesis.VerifyPeer(cert, nil, time.Now(), true, n.part.node.Revoked); !errors.Is(err, fleet.ErrRevoked) {
+	if _, err := v.Genesis.VerifyPeer(cert, nil, time.Now(), true, n.part.node.TurnsAway); !errors.Is(err, fleet.ErrRevoked) {
 		t.Errorf("bob calls it: %v", err)
 	}
 }

@@ -269,7 +269,7 @@ func (p *Part) Problem() error {
 	}
 	var lost error
 	if n := p.papers().Damaged(); n > 0 {
-		lost = fmt.Errorf("%d papers of the fleet on STATE cannot be read, and come again from others", n)
+		lost = fmt.Errorf("%d papers of the fleet on STATE could not be read when the agent started, and come again from others if they count", n)
 	}
 	return errors.Join(taken.Problem(), p.seatless(), p.book().Problem(), lost)
 }

@@ -130,12 +130,15 @@ func (s *nodeService) Renew(_ context.Context, r *connect.Request[apiv1.RenewReq
 }
 
 func (s *nodeService) Revoke(ctx context.Context, r *connect.Request[apiv1.RevokeRequest]) (*connect.Response[apiv1.RevokeResponse], error) {
-	err := notOwnKey(ctx, r.Msg.Keys)
+	err, told := notOwnKey(ctx, r.Msg.Keys), s.node.Told()
 	if err == nil {
 		err = s.node.Revoke(r.Msg.Keys...)
 	}
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	if all := slices.DeleteFunc(told, s.node.Revoked); len(all) > 0 {
+		log.Printf("api: %d keys are not turned away any more that a member alone has called revoked when this node came in, as %s", len(all), fleet.Short(all[0]))
 	}
 	s.end(r.Msg.Keys)
 	return connect.NewResponse(&apiv1.RevokeResponse{}), nil

@@ -67,7 +67,7 @@ func acceptNode(ctx context.Context, ring *keyring.Keyring, name, expected, inst
 	if seat, ok := l.State().Roster.ByName(name); ok {
 		return hinted{fmt.Errorf("node %s has seat %d: no other node takes its name", name, seat.Number), "let the node in under another name: kogge fleet token create --node"}
 	}
-	if _, ok := a.Set.Accepted(node); ok {
+	if accepted, ok := a.Set.Accepted(node); ok && knows(a, accepted) == tlsKey {
 		revoked, err := byRevoked(ring, a.Set.PaperOf(node))
 		if err != nil {
 			return err
@@ -77,16 +77,12 @@ func acceptNode(ctx context.Context, ring *keyring.Keyring, name, expected, inst
 			return err
 		}
 	}
-	at := time.Now()
 	holder, held := a.Set.Holder(name)
 	if held && holder.Node != node {
 		was := holder.Node.ID()
 		if len(instead) < 12 || !strings.HasPrefix(was.String(), strings.ToLower(instead)) {
 			return hinted{fmt.Errorf("node %s: a node of that name was accepted with key %s", name, was.Short()), "if that one is gone, the new one takes its place: kogge fleet accept " + name + " --instead " + was.Short()}
 		}
-	}
-	if held { // whatever the clock was of who accepted it
-		at = time.Unix(max(at.Unix(), holder.Number+1), 0)
 	}
 	finger := node.ID().String()
 	attests := ""
@@ -111,9 +107,15 @@ func acceptNode(ctx context.Context, ring *keyring.Keyring, name, expected, inst
 			return fmt.Errorf("node %s: it is not accepted", name)
 		}
 	}
-	paper, err := ring.AcceptNode(node, tlsKey, name, labels, at)
+	paper, err := ring.AcceptNode(node, tlsKey, name, labels, time.Unix(a.Set.Next(node, name, time.Now()), 0)) // whatever the clock was of who accepted it
+	if err == nil {
+		_, err = a.Set.Put(paper.Bytes(), l.State())
+	}
+	if _, counts := a.Set.Accepted(node); err == nil && !counts {
+		err = errors.New("another acceptance of it, or of its name, counts before this one")
+	}
 	if err != nil {
-		return err
+		return hinted{fmt.Errorf("node %s: it is not accepted: %w", name, err), "if somebody's key was stolen: kogge operator revoke"}
 	}
 	if err := handOut(ctx, ring, paper.Bytes(), "node "+name+" is accepted", out); err != nil {
 		return err
@@ -122,20 +124,43 @@ func acceptNode(ctx context.Context, ring *keyring.Keyring, name, expected, inst
 }
 
 // whoCame is the node of a name that waits, or was accepted: its keys, the labels that are attested of
-// it, and how it came.
+// it, and how it came. One that does not wait and that this computer can ask says itself which its keys
+// are: it may have got a new one for its certificate since it was accepted.
 func whoCame(ctx context.Context, ring *keyring.Keyring, a admission.Arrivals, name string) (keys.Key, document.Hash, fleetnotice.Labels, string, error) {
 	u, err := a.Waiting(name)
 	switch {
-	case err == nil:
+	case err == nil && a.Set.Waits(u):
 		return u.Node, u.TLSKey, u.Record.Labels, "came by a token", nil
-	case !errors.Is(err, admission.ErrNoSuchNode):
+	case err != nil && !errors.Is(err, admission.ErrNoSuchNode):
 		return "", document.Hash{}, nil, "", hinted{err, "revoke the tokens (kogge fleet token revoke), and let the right one in by a token for its name: --node " + name}
 	}
-	node, tlsKey, err := adoptedKeys(ctx, ring, name, err)
-	if holder, held := a.Set.Holder(name); err != nil && held { // its use is not kept any more
-		return holder.Node, holder.TLSKey, nil, "came by a token", nil
+	node, tlsKey, unasked := adoptedKeys(ctx, ring, name, err)
+	holder, held := a.Set.Holder(name)
+	labels := u.Record.Labels
+	if held && holder.Attested != nil {
+		labels = holder.Attested.Labels
 	}
-	return node, tlsKey, nil, "was adopted by hand, and has no seat", err
+	switch {
+	case unasked == nil && (node == u.Node || held && node == holder.Node):
+		return node, tlsKey, labels, "was adopted by hand, and has no seat", nil
+	case unasked == nil:
+		return node, tlsKey, nil, "was adopted by hand, and has no seat", nil
+	case err == nil && held && holder.Node == u.Node:
+		return u.Node, knows(a, holder), labels, "came by a token", nil
+	case err == nil:
+		return u.Node, u.TLSKey, u.Record.Labels, "came by a token", nil
+	case held: // its use is not kept any more
+		return holder.Node, holder.TLSKey, labels, "was accepted before", nil
+	}
+	return "", document.Hash{}, nil, "", unasked
+}
+
+// knows is the TLS key by which the fleet knows a node that was accepted.
+func knows(a admission.Arrivals, accepted token.Accept) document.Hash {
+	if u, came := a.Set.CameBy(accepted.Node); came && accepted.TLSKey.IsZero() {
+		return u.TLSKey
+	}
+	return accepted.TLSKey
 }
 
 // adoptedKeys are the keys of a node that an operator has adopted by hand: that for a seat, which it

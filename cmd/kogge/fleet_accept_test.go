@@ -163,10 +163,24 @@ func TestAcceptAdopted(t *testing.T) {
 	if names, err := admission.Tellers(ring, ledgerState(t, ring)); err != nil || fmt.Sprint(names) != "[n1]" {
 		t.Errorf("asked are %v, %v", names, err)
 	}
+	// It was accepted before, with labels, and has another key for its certificate since.
+	use := func() []byte {
+		j := joinFile(t, ring, "a0")
+		record, err := token.ParsePaper(j.Record)
+		must(t, err)
+		use, err := token.NewUse(j.Token, record, seat.Key, document.HashOf([]byte("old key")), "a0", seat.Seal)
+		must(t, err)
+		return use.Bytes()
+	}()
+	paper, err := ring.AcceptNode(seat.Key, document.HashOf([]byte("old key")), "a0", map[string]string{"region": "eu"}, time.Now().Add(time.Hour))
+	must(t, err)
+	told, err := admission.GivePapers(t.Context(), ring, []string{"n1"}, [][]byte{use, paper.Bytes()}, notice)
+	must(t, err)
+	must(t, told[0].Err)
 	o.does("Node a0 is accepted: 1 of 1 node with a seat took it", "fleet", "accept", "a0", "--fleet", "hanse", "--key", seat.Key.ID().Short())
 	o.does("accepted already", "fleet", "accept", "a0", "--fleet", "hanse")
 	accepted, _, ok := store.Accepted(seat.Key)
-	if !ok || accepted.TLSKey.String() != node.Key() || accepted.Name != "a0" {
+	if !ok || accepted.TLSKey.String() != node.Key() || accepted.Name != "a0" || accepted.Attested == nil || accepted.Attested.Labels["region"] != "eu" {
 		t.Errorf("%+v, %v", accepted, ok)
 	}
 	// The seats are silent: what a node without one has counts for nothing.
@@ -181,6 +195,14 @@ func TestAcceptAdopted(t *testing.T) {
 	o.fails("no node of the fleet has told", "kogge fleet status", "fleet", "accept", "a0", "--fleet", "hanse")
 	must(t, operate.ChangeNodes(ring, func(nodes map[string]operate.Node) { delete(nodes, "n1") }))
 	o.fails("of no node that has a seat", "kogge fleet status", "fleet", "accept", "a0", "--fleet", "hanse")
+}
+
+// joinFile is the join.yaml of a token for a name.
+func joinFile(t *testing.T, ring *keyring.Keyring, name string) *fleet.JoinFile {
+	t.Helper()
+	j, _, err := admission.Invite(ring, keyring.Terms{Node: name}, time.Now())
+	must(t, err)
+	return j
 }
 
 func ledgerState(t *testing.T, ring *keyring.Keyring) ledger.State {

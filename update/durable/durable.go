@@ -64,6 +64,40 @@ func Remove(name string) error {
 	return nil
 }
 
+// Keep has a file under another name, too, which it takes from another one. Nothing of it is read:
+// it may be one that cannot be. After a cut at any point name is as it was, and the other name has
+// what it had, or this; once Keep returns nil, it has this for good, whatever takes the place of
+// name. What is missing is an error that is [fs.ErrNotExist].
+func Keep(name, as string) error {
+	temp := as + ".new"
+	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Link(name, temp); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, as); err != nil {
+		return err
+	}
+	// Where both were one file, a rename has left them as they were.
+	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return disk{}.Sync(filepath.Dir(as))
+}
+
+// asideSuffix is behind the name of a file that lies aside.
+const asideSuffix = ".damaged"
+
+// Aside has a file lie beside its place, as NAME.damaged, and nothing in its place. After a cut
+// before that returns it is at the one or the other.
+func Aside(name string) error {
+	if err := os.Rename(name, name+asideSuffix); err != nil {
+		return err
+	}
+	return disk{}.Sync(filepath.Dir(name))
+}
+
 // ErrTooLarge is of a file that is not what was written.
 var ErrTooLarge = errors.New("too large")
 

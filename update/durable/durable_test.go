@@ -140,6 +140,34 @@ func TestReplace(t *testing.T) {
 	}
 }
 
+// TestKeep: what is kept stays when another file takes its place, and where that was kept before.
+func TestKeep(t *testing.T) {
+	dir := t.TempDir()
+	name, kept := filepath.Join(dir, "file"), filepath.Join(dir, "file.damaged")
+	if err := Keep(name, kept); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("none: %v", err)
+	}
+	for _, content := range []string{"first", "second"} {
+		if err := Replace(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // a cut comes before the other one
+			if err := Keep(name, kept); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := Replace(name, []byte("another"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(kept); err != nil || string(got) != content {
+			t.Errorf("%q is kept as %q, %v", content, got, err)
+		}
+	}
+	if all, err := os.ReadDir(dir); err != nil || len(all) != 2 {
+		t.Errorf("in the folder lie %v, %v", all, err)
+	}
+}
+
 // TestRemove: what is removed is gone, and what is missing is said to be.
 func TestRemove(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "file")

@@ -296,12 +296,15 @@ func (f *Fleet) Restore(snapshot []byte) {
 	f.Whole()
 }
 
+// untilLimit is for a machine that has much else to do.
+const untilLimit = 10 * time.Minute
+
 // Until waits for something with a generous limit.
 func (f *Fleet) Until(what string, is func() bool) {
 	f.t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !is(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(untilLimit); !is(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			f.t.Fatalf("not within two minutes: %s", what)
+			f.t.Fatalf("not within %s: %s", untilLimit, what)
 		}
 	}
 }

@@ -82,8 +82,8 @@ const (
 	// patience is how long a gateway may do nothing of what it is asked, and listLimit how long it
 	// may take for a list.
 	patience, listLimit = time.Minute, 30 * time.Minute
-	// hiccup is how long a gateway is not asked that has ended a session, and useless if it had done
-	// nothing in it before: twice as long each time, until a session has lasted for long.
+	// hiccup is how long others are asked before a gateway that has ended a session, and useless if it
+	// had done nothing in it before: twice as long each time, until a session has lasted for long.
 	hiccup, useless, lasting = 2 * time.Second, 30 * time.Second, 10 * time.Minute
 	// steady is how long a topic is followed until it counts that it is.
 	steady = time.Minute
@@ -105,6 +105,7 @@ type Client struct {
 	known   Known
 	present map[document.Hash]presence
 	shun    map[int]time.Time // gateways that are not asked before
+	last    map[int]time.Time // gateways that are asked last until then
 	ends    map[int]int       // of sessions with them, that they have ended in a row
 }
 
@@ -138,7 +139,7 @@ func New(c Config) *Client {
 	return &Client{
 		config: c, wake: make(chan struct{}, 1), says: make(map[string]signed.Envelope), wanted: make(map[board.Topic]time.Time),
 		known: Known{Live: make(map[board.Topic]bool), Verdicts: make(map[string]uint64)}, present: make(map[document.Hash]presence), shun: make(map[int]time.Time),
-		ends: make(map[int]int),
+		last: make(map[int]time.Time), ends: make(map[int]int),
 	}
 }
 
@@ -223,10 +224,16 @@ func (c *Client) Run(ctx context.Context) {
 			wait = min(2*wait, most)
 			continue
 		}
-		wait = least
+		well := true
 		for s != nil { // from one gateway to a better one without a gap
-			seat, s, welcome = c.stay(ctx, seat, s, welcome)
+			seat, s, welcome, well = c.stay(ctx, seat, s, welcome)
 		}
+		if well {
+			wait = least
+			continue
+		}
+		pause(ctx, part(wait)) // it may be the only one that answers
+		wait = min(2*wait, most)
 	}
 }
 
@@ -243,21 +250,19 @@ func pause(ctx context.Context, d time.Duration) {
 var errNobody = errors.New("no seat of the fleet runs etcd")
 
 // find opens a session with the first gateway that takes the node. With before, only those that
-// the node prefers to that seat are asked.
+// the node prefers to that seat are asked, and none that has ended a session lately.
 func (c *Client) find(ctx context.Context, before int) (int, Session, wire.Welcome, error) {
 	order, err := c.order()
+	if i := slices.IndexFunc(order, func(s roster.Seat) bool { return s.Number == before }); i >= 0 {
+		order = order[:i]
+	}
+	order, shunned := c.ask(order, before == 0)
+	if len(order) == 0 && shunned != "" {
+		err = fmt.Errorf("%s is not asked again yet", shunned)
+	}
 	for _, seat := range order {
-		if seat.Number == before || ctx.Err() != nil {
+		if ctx.Err() != nil {
 			break
-		}
-		c.mu.Lock()
-		again := c.shun[seat.Number]
-		c.mu.Unlock()
-		if time.Now().Before(again) {
-			if errors.Is(err, errNobody) {
-				err = fmt.Errorf("%s is not asked again yet", seat.Name)
-			}
-			continue
 		}
 		s, welcome, e := c.greet(ctx, seat)
 		if e == nil {
@@ -266,6 +271,30 @@ func (c *Client) find(ctx context.Context, before int) (int, Session, wire.Welco
 		err = fmt.Errorf("gateway of %s: %w", seat.Name, e)
 	}
 	return 0, nil, wire.Welcome{}, err
+}
+
+// ask takes those out of an order that are not asked now, and names one of them. Those that are asked
+// last come last, if they are to come: the one that may come back first is the first of them.
+func (c *Client) ask(order []roster.Seat, all bool) (some []roster.Seat, shunned string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	var last []roster.Seat
+	for _, seat := range order {
+		switch {
+		case now.Before(c.shun[seat.Number]):
+			shunned = seat.Name
+		case now.Before(c.last[seat.Number]):
+			last = append(last, seat)
+		default:
+			some = append(some, seat)
+		}
+	}
+	slices.SortStableFunc(last, func(a, b roster.Seat) int { return c.last[a.Number].Compare(c.last[b.Number]) })
+	if all {
+		some = append(some, last...)
+	}
+	return some, shunned
 }
 
 // order is in which order gateways are asked. The error says why none is, if there is none.
@@ -343,24 +372,20 @@ func (c *Client) greet(ctx context.Context, seat roster.Seat) (Session, wire.Wel
 func (c *Client) avoid(seat int, d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.avoidFor(seat, d)
+	extend(c.shun, seat, min(d, shunned))
 }
 
-// avoidFor is [Client.avoid] for who holds mu.
-func (c *Client) avoidFor(seat int, d time.Duration) {
+// extend has a seat stand in a map for a while, and takes out of it whose time is over.
+func extend(all map[int]time.Time, seat int, d time.Duration) {
 	now := time.Now()
-	for n, until := range c.shun {
-		if now.After(until) {
-			delete(c.shun, n)
-		}
-	}
-	if until := now.Add(min(d, shunned)); until.After(c.shun[seat]) {
-		c.shun[seat] = until
+	maps.DeleteFunc(all, func(_ int, until time.Time) bool { return now.After(until) })
+	if until := now.Add(d); until.After(all[seat]) {
+		all[seat] = until
 	}
 }
 
-// ended notes that a session has ended against the node's will: so long as there are others, they are
-// asked first. The caller holds mu.
+// ended notes that a session has ended against the node's will, whosever fault it was: so long as
+// there are others, they are asked first. The caller holds mu.
 func (c *Client) ended(seat int, lasted time.Duration, useful bool) {
 	pause := useless
 	if useful {
@@ -369,7 +394,7 @@ func (c *Client) ended(seat int, lasted time.Duration, useful bool) {
 			delete(c.ends, seat)
 		}
 	}
-	c.avoidFor(seat, pause<<min(c.ends[seat], 10))
+	extend(c.last, seat, min(pause<<min(c.ends[seat], 10), shunned))
 	c.ends[seat]++
 }
 

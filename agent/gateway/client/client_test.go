@@ -119,12 +119,13 @@ type scene struct {
 	came  chan *pipe // sessions that the client opens
 	down  map[int]bool
 	cut   map[int]bool // isolated
-	mu    sync.Mutex   // guards down, cut and shelf
+	stale map[int]bool // whose sessions do not count
+	mu    sync.Mutex   // guards down, cut, stale and shelf
 }
 
 // play has a client of seat n4 of a fleet of five, three of which are members, with so many of the
 // fleet's records.
-func play(t *testing.T, f *ledgertest.Fleet, records int, script func(context.Context, *scene)) {
+func play(t *testing.T, f *ledgertest.Fleet, records int, script func(context.Context, *scene), down ...int) {
 	synctest.Test(t, func(t *testing.T) {
 		log := ledger.New(f.Genesis)
 		for _, e := range f.Entries[:records] {
@@ -133,8 +134,11 @@ func play(t *testing.T, f *ledgertest.Fleet, records int, script func(context.Co
 			}
 		}
 		self, _ := log.State().Roster.ByName("n4")
-		s := &scene{t: t, fleet: f, self: self, shelf: shelf.New(log.State().Fleet(), notice.Kinds()), came: make(chan *pipe), down: make(map[int]bool), cut: make(map[int]bool)}
+		s := &scene{t: t, fleet: f, self: self, shelf: shelf.New(log.State().Fleet(), notice.Kinds()), came: make(chan *pipe), down: make(map[int]bool), cut: make(map[int]bool), stale: make(map[int]bool)}
 		s.shelf.Follow(log.State().Roster)
+		for _, seat := range down {
+			s.set(seat, true)
+		}
 		s.Client = New(Config{
 			Self: self.Key, Ledger: &pinned{log: log}, Logf: t.Logf,
 			Judge: func(raw []byte) (shelf.Verdict, error) {
@@ -142,9 +146,12 @@ func play(t *testing.T, f *ledgertest.Fleet, records int, script func(context.Co
 				defer s.mu.Unlock()
 				return s.shelf.Put(raw), nil
 			},
-			Refuse: func(seat roster.Seat, _ Session) error {
+			Refuse: func(seat roster.Seat, with Session) error {
 				s.mu.Lock()
 				defer s.mu.Unlock()
+				if with != nil && s.stale[seat.Number] {
+					return fmt.Errorf("%s has another key", seat.Name)
+				}
 				if s.cut[seat.Number] {
 					return fmt.Errorf("%s is isolated", seat.Name)
 				}
@@ -378,8 +385,29 @@ func TestShort(t *testing.T) {
 		for ; time.Since(began) < time.Hour; n++ {
 			s.welcome().Close()
 		}
-		if n > 40 {
+		if n > 60 {
 			t.Errorf("%d sessions in an hour", n)
+		}
+	})
+}
+
+// TestWeakLine has a line that is cut every five minutes, to the only gateway in reach: the node is back
+// with it within seconds each time.
+func TestWeakLine(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 1)
+	play(t, f, 1, func(_ context.Context, s *scene) {
+		s.set(2, true)
+		s.set(3, true)
+		cut := time.Now()
+		for i := range 20 {
+			p := s.welcome()
+			if d := time.Since(cut); d > 10*time.Second {
+				t.Errorf("time %d: it is back after %s", i, d)
+			}
+			go s.serve(p)
+			time.Sleep(5 * time.Minute)
+			p.Close()
+			cut = time.Now()
 		}
 	})
 }
@@ -439,9 +467,8 @@ func TestNobody(t *testing.T) {
 // TestHome goes back to the gateway that it prefers, without a gap.
 func TestHome(t *testing.T) {
 	f := ledgertest.Founded(t, 5, 1)
+	first := Choose(f.Log.State().Roster, ledgertest.Key(t, "n4"), []int{1, 2, 3})[0].Number
 	play(t, f, 1, func(_ context.Context, s *scene) {
-		first := Choose(f.Log.State().Roster, s.self.Key, []int{1, 2, 3})[0].Number
-		s.set(first, true)
 		p := s.welcome()
 		go s.serve(p)
 		if p.seat == first {
@@ -471,7 +498,7 @@ func TestHome(t *testing.T) {
 			t.Errorf("it goes to %d", q.seat)
 		default:
 		}
-	})
+	}, first)
 }
 
 // TestFlood is told of a hundred thousand nodes that nobody has, and then of its own all the time: the
@@ -580,6 +607,36 @@ func TestIsolatedMeanwhile(t *testing.T) {
 		<-p.over
 		if q := s.welcome(); q.seat == p.seat {
 			t.Error("it comes back to an isolated seat")
+		}
+	})
+}
+
+// TestTwoKeys leaves a gateway by whose key it lets no session be, for another one, and asks it seldom.
+func TestTwoKeys(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 1)
+	play(t, f, 1, func(_ context.Context, s *scene) {
+		p := <-s.came
+		s.mu.Lock()
+		s.stale[p.seat] = true
+		s.mu.Unlock()
+		p.say(wire.Welcome{Silence: time.Minute, Members: []int{1, 2, 3}})
+		<-p.over
+		visits, began := 0, time.Now()
+		for time.Since(began) < time.Hour {
+			select {
+			case q := <-s.came:
+				if q.seat == p.seat {
+					visits++
+				} else if d := time.Since(began); visits == 0 && d > 5*time.Second {
+					t.Errorf("it is with another gateway after %s", d)
+				}
+				q.say(wire.Welcome{Silence: time.Minute, Members: []int{1, 2, 3}})
+				go s.serve(q)
+			case <-time.After(time.Minute):
+			}
+		}
+		if k := s.Known(); visits > 15 || k.Gateway == 0 || k.Gateway == p.seat {
+			t.Errorf("%d visits in an hour; %+v", visits, k)
 		}
 	})
 }

@@ -70,8 +70,9 @@ var (
 	errLies   = errors.New("the gateway passes on what nobody has signed")
 )
 
-// stay keeps a session until it ends. It returns the one with a better gateway, if that is why.
-func (c *Client) stay(ctx context.Context, seat int, s Session, welcome wire.Welcome) (int, Session, wire.Welcome) {
+// stay keeps a session until it ends. It returns the one with a better gateway, if that is why. well
+// is false where the gateway has ended it before it was of much use.
+func (c *Client) stay(ctx context.Context, seat int, s Session, welcome wire.Welcome) (_ int, _ Session, _ wire.Welcome, well bool) {
 	now := time.Now()
 	one := &stay{
 		Client: c, seat: seat, session: s, alive: welcome.Silence / 4, spoke: now, heard: now,
@@ -88,13 +89,16 @@ func (c *Client) stay(ctx context.Context, seat int, s Session, welcome wire.Wel
 	defer c.mu.Unlock()
 	c.known.Gateway = 0
 	clear(c.known.Live)
+	well = true
 	if err != nil && ctx.Err() == nil {
-		if !errors.Is(err, errMoved) && c.may(seat, s) == nil {
-			c.ended(seat, time.Since(now), one.useful)
+		if !errors.Is(err, errMoved) && c.may(seat, nil) == nil {
+			useful, lasted := one.useful && !errors.Is(err, errIdle), time.Since(now)
+			c.ended(seat, lasted, useful)
+			well = useful && lasted >= steady
 		}
 		c.known.Problem = fmt.Sprintf("gateway of seat %d: %v", seat, err)
 	}
-	return better.seat, better.session, better.welcome
+	return better.seat, better.session, better.welcome, well
 }
 
 // run does what is to be done in a session, until it ends.

@@ -50,7 +50,7 @@ type (
 	Tell []Told
 	// Want asks for objects.
 	Want []Wanted
-	// Objects are one object, or two that a seat has signed with one number.
+	// Objects are what lies in a place: one object, or two with one number, and one behind them.
 	Objects [][]byte
 	// Renewals are objects that the peer has under a lower number.
 	Renewals []shelf.Renewal
@@ -145,6 +145,32 @@ func (Denied) kind() byte     { return 15 }
 func (PaperSum) kind() byte   { return 16 }
 func (WantPapers) kind() byte { return 17 }
 func (Papers) kind() byte     { return 18 }
+
+// ToldOf tells of an item.
+func ToldOf(item shelf.Item) Told {
+	return Told{ID: item.ID, Number: item.Number, Sum: [8]byte(item.Sum[:])}
+}
+
+// Item is how a shelf tells of objects that are all that lies in a place.
+func (f Objects) Item(id shelf.ID) (item shelf.Item) {
+	var sums []byte
+	for i, raw := range f {
+		object, err := signed.Parse(raw)
+		if err != nil {
+			continue
+		}
+		hash := document.HashOf(object.Message())
+		sums = append(sums, hash[:]...)
+		if i == 0 {
+			item = shelf.Item{ID: id, Number: object.Sequence, Sum: shelf.Sum(hash[:])}
+		}
+	}
+	if len(f) > 1 {
+		hash := document.HashOf(sums)
+		item.Sum = shelf.Sum(hash[:])
+	}
+	return item
+}
 
 // Encode writes a frame.
 func Encode(f Frame) []byte {
@@ -385,7 +411,7 @@ func (r *reader) frame(kind byte) Frame {
 		return f
 	case Objects{}.kind():
 		var f Objects
-		r.each(2, func() { f = append(f, r.sized(signed.MaxEnvelope)) })
+		r.each(3, func() { f = append(f, r.sized(signed.MaxEnvelope)) })
 		return f
 	case Renewals{}.kind():
 		var f Renewals

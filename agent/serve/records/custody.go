@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"slices"
 
 	"connectrpc.com/connect"
 
@@ -64,19 +65,33 @@ func (r *service) lacksCA() bool {
 	return err != nil || held.CA(state.Genesis.NodeCA) == nil
 }
 
-// Papers are all that this node has.
-func (r *service) Papers(context.Context, *connect.Request[apiv1.PapersRequest]) (*connect.Response[apiv1.PapersResponse], error) {
+// somePapers is how many go into one answer: each has 4 KiB at most.
+const somePapers = 64
+
+// Papers sends all that this node has.
+func (r *service) Papers(ctx context.Context, _ *connect.Request[apiv1.PapersRequest], stream *connect.ServerStream[apiv1.PapersResponse]) error {
 	if _, _, err := r.part(); err != nil || r.from.Papers == nil {
-		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.Join(err, errors.New("this node keeps no papers")))
+		return connect.NewError(connect.CodeFailedPrecondition, errors.Join(err, errors.New("this node keeps no papers")))
 	}
 	store := r.from.Papers()
-	answer := &apiv1.PapersResponse{Papers: store.All(), Refused: store.Refused()}
+	first := &apiv1.PapersResponse{Refused: store.Refused()}
 	if r.from.Refused != nil {
 		for why, n := range r.from.Refused() {
-			answer.Refused[why] = max(answer.Refused[why], n) // a member counts what its papers refuse, too
+			first.Refused[why] = max(first.Refused[why], n) // a member counts what its papers refuse, too
 		}
 	}
-	return connect.NewResponse(answer), nil
+	if err := stream.Send(first); err != nil {
+		return err
+	}
+	for some := range slices.Chunk(store.All(), somePapers) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := stream.Send(&apiv1.PapersResponse{Papers: some}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // GivePapers takes papers. At the first that is wrong it ends, with those before it.

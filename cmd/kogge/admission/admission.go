@@ -132,6 +132,12 @@ func Tellers(k *keyring.Keyring, s ledger.State) (names []string, err error) {
 	return names, nil
 }
 
+// Why a node's papers are not waited for. Those that came before count.
+var (
+	errSilent = fmt.Errorf("it said nothing for %v", seeLimit)
+	errSlow   = fmt.Errorf("it did not tell all papers in %v", callLimit)
+)
+
 // Papers asks [Tellers] for papers, in their order, until some have answered, and verifies each by the
 // ledger of the fleet's folder. The error says that none answered, or is of this computer's files.
 func Papers(ctx context.Context, k *keyring.Keyring, names []string, tell func(operate.Notice)) (Arrivals, error) {
@@ -146,27 +152,38 @@ func Papers(ctx context.Context, k *keyring.Keyring, names []string, tell func(o
 	}
 	var mu sync.Mutex // guards a and failed
 	var failed error
+	revoked, err := k.RevokedKeys()
+	if err != nil {
+		return a, err
+	}
+	state := l.State() // also what a revoked key has signed is shown
+	a.Set.Withdraw(state.Without(func(key string) bool { return slices.Contains(revoked, key) }))
 	ask := func(names []string, i int) {
-		limited, cancel := context.WithTimeout(ctx, seeLimit)
-		defer cancel()
+		limited, end := context.WithCancelCause(ctx)
+		defer end(nil)
+		silent := time.AfterFunc(seeLimit, func() { end(errSilent) })
+		defer silent.Stop()
+		whole := time.AfterFunc(callLimit, func() { end(errSlow) })
+		defer whole.Stop()
 		err := operate.Remote{Keys: k, Name: names[i], Address: nodes[names[i]].Address, Tell: tell}.Call(limited, func(ctx context.Context, c *api.Client) error {
-			answer, err := c.Papers(ctx, connect.NewRequest(&apiv1.PapersRequest{}))
-			if err != nil {
-				return err
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			for _, raw := range answer.Msg.Papers {
-				_, _ = a.Set.Put(raw, l.State()) // what does not count here is no paper
-			}
-			for why, n := range answer.Msg.Refused {
-				a.Refused[why] += n
-			}
-			return nil
+			return read(ctx, c, func(answer *apiv1.PapersResponse) {
+				silent.Reset(seeLimit)
+				mu.Lock()
+				defer mu.Unlock()
+				for _, raw := range answer.Papers {
+					_, _ = a.Set.Put(raw, state) // what does not count here is no paper
+				}
+				for why, n := range answer.Refused {
+					a.Refused[why] += n
+				}
+			})
 		})
 		mu.Lock()
 		defer mu.Unlock()
 		if err != nil {
+			if why := context.Cause(limited); why != nil {
+				err = why
+			}
 			failed = errors.Join(failed, fmt.Errorf("node %s: %w", names[i], err))
 			return
 		}
@@ -181,6 +198,26 @@ func Papers(ctx context.Context, k *keyring.Keyring, names []string, tell func(o
 		return a, errors.Join(errors.New("no node of the fleet has told who came and who was accepted"), failed)
 	}
 	return a, nil
+}
+
+// read hears the papers of one node, no more than a set has.
+func read(ctx context.Context, c *api.Client, take func(*apiv1.PapersResponse)) error {
+	stream, err := c.Papers(ctx, connect.NewRequest(&apiv1.PapersRequest{}))
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	for n := 0; stream.Receive(); {
+		answer := stream.Msg()
+		if n > 0 {
+			answer.Refused = nil // they are in the first one
+		}
+		if n += max(1, len(answer.Papers)); n > token.MaxSet+1 {
+			return fmt.Errorf("it sends more than %d papers", token.MaxSet)
+		}
+		take(answer)
+	}
+	return stream.Err()
 }
 
 // GivePapers gives papers to nodes, a few at a time, and returns how each took them. Those that
@@ -206,14 +243,20 @@ func GivePapers(ctx context.Context, k *keyring.Keyring, names []string, papers 
 var ErrNoSuchNode = errors.New("no node of that name came by a token")
 
 // Waiting is the use by which the node of a name came that waits to be accepted; if none waits, of the
-// one that was. A token for that very name counts before one for any. The error wraps [ErrNoSuchNode].
+// one that was, and then of one that was before it. A token for that very name counts before one for any,
+// and whoever had the name before one whom a revoked key has accepted. The error wraps [ErrNoSuchNode].
 func (a Arrivals) Waiting(name string) (token.Use, error) {
-	var named, others, accepted []token.Use
+	var named, others, robbed, accepted, displaced []token.Use
 	for _, key := range a.Set.Tokens() {
 		for _, u := range a.Set.Uses(key) {
 			_, is := a.Set.Accepted(u.Node)
+			was, withdrawn := a.Set.Displaced(u.Node)
 			switch {
 			case u.Name != name:
+			case was && withdrawn:
+				robbed = append(robbed, u)
+			case was:
+				displaced = append(displaced, u)
 			case is:
 				accepted = append(accepted, u)
 			case !a.Set.Waits(u):
@@ -224,7 +267,7 @@ func (a Arrivals) Waiting(name string) (token.Use, error) {
 			}
 		}
 	}
-	for _, found := range [][]token.Use{named, others, accepted} {
+	for _, found := range [][]token.Use{named, others, robbed, accepted, displaced} {
 		switch {
 		case len(found) == 1 || len(found) > 1 && sameNode(found):
 			return found[0], nil

@@ -207,6 +207,9 @@ func ago(millis int64) time.Duration {
 	return time.Duration(millis) * time.Millisecond
 }
 
+// homely is how long after a boot a node has found its fleet, if nothing is in the way.
+const homely = 5 * time.Minute
+
 // Pin adds to what a computer sees of a fleet what one of its nodes knows of the others: of a node
 // that does not answer the computer, what it said last to its fleet, and whether the fleet still
 // hears of it; and which node answers the computer and does not reach its fleet.
@@ -222,7 +225,7 @@ func (b Board) Pin(h *operate.Health) {
 		}
 		n.Lease, n.Said = string(w.Lease), w.Age
 		if n.Standing != operate.StandingSilent {
-			if w.Lease == LeaseNone && b.Gateway != 0 && n.Node != b.From && counts(n.Standing) {
+			if w.Lease == LeaseNone && b.Now() && n.Up >= homely && n.Node != b.From && counts(n.Standing) {
 				cut = append(cut, operate.Problem{Node: n.Node, What: fmt.Sprintf("%s hears nothing of it: it answers this computer, and does not reach its fleet", b.From),
 					Do: "kogge node status " + n.Node + " shows its links, and kogge node logs agent --node " + n.Node + " whom it calls"})
 			}

@@ -2,6 +2,7 @@ package hearsay
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -159,14 +160,18 @@ func TestPin(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		board Board
+		up    int64 // seconds; 0: ten minutes
 	}{
-		{"nobody was asked", Board{Heard: -1, Listed: -1}},
-		{"it is reached by others", Board{From: "n1", Gateway: 1, Words: map[signed.Key]Word{ledgertest.Key(t, "n2"): word(LeaseHeld), ledgertest.Key(t, "n3"): word(LeaseNone)}}},
-		{"it is listed again", Board{From: "n1", Gateway: 1, Listed: 3 * time.Hour, Words: map[signed.Key]Word{ledgertest.Key(t, "n2"): word(LeaseHeld), ledgertest.Key(t, "n3"): word(LeaseNone)}}},
-		{"it was never listed", Board{From: "n1", Gateway: 1, Listed: -1, Words: map[signed.Key]Word{ledgertest.Key(t, "n2"): word(LeaseHeld), ledgertest.Key(t, "n3"): word(LeaseNone)}}},
-		{"n1 is cut off", Board{From: "n2", Gateway: 2, Words: map[signed.Key]Word{first.Key: word(LeaseNone), ledgertest.Key(t, "n3"): word(LeaseHeld)}}},
-		{"etcd is down", Board{From: "n1", Heard: time.Hour, Listed: time.Hour, Words: map[signed.Key]Word{ledgertest.Key(t, "n2"): word(LeaseHeld), ledgertest.Key(t, "n3"): {Lease: LeaseUnknown, Age: -1}}}},
+		{name: "nobody was asked", board: Board{Heard: -1, Listed: -1}},
+		{name: "it is reached by others", board: Board{From: "n1", Gateway: 1, Words: map[signed.Key]Word{ledgertest.Key(t, "n2"): word(LeaseHeld), ledgertest.Key(t, "n3"): word(LeaseNone)}}},
+		{name: "it is listed again", board: Board{From: "n1", Gateway: 1, Listed: 3 * time.Hour, Words: map[signed.Key]Word{ledgertest.Key(t, "n2"): word(LeaseHeld), ledgertest.Key(t, "n3"): word(LeaseNone)}}},
+		{name: "it was never listed", board: Board{From: "n1", Gateway: 1, Listed: -1, Words: map[signed.Key]Word{ledgertest.Key(t, "n2"): word(LeaseHeld), ledgertest.Key(t, "n3"): word(LeaseNone)}}},
+		{name: "n1 had no lease an hour ago", board: Board{From: "n2", Gateway: 2, Listed: time.Hour, Words: map[signed.Key]Word{first.Key: word(LeaseNone), ledgertest.Key(t, "n3"): word(LeaseHeld)}}},
+		{name: "n1 has just started", up: 90, board: Board{From: "n2", Gateway: 2, Words: map[signed.Key]Word{first.Key: word(LeaseNone), ledgertest.Key(t, "n3"): word(LeaseHeld)}}},
+		{name: "n1 is cut off", board: Board{From: "n2", Gateway: 2, Words: map[signed.Key]Word{first.Key: word(LeaseNone), ledgertest.Key(t, "n3"): word(LeaseHeld)}}},
+		{name: "etcd is down", board: Board{From: "n1", Heard: time.Hour, Listed: time.Hour, Words: map[signed.Key]Word{ledgertest.Key(t, "n2"): word(LeaseHeld), ledgertest.Key(t, "n3"): {Lease: LeaseUnknown, Age: -1}}}},
 	} {
+		answers.Status.UptimeSeconds = cmp.Or(c.up, 600)
 		h := operate.Judge(s, []operate.Sighting{answers, silent("n2"), silent("n3")}, time.Now())
 		c.board.Pin(&h)
 		fmt.Fprintf(&out, "%s\n", c.name)

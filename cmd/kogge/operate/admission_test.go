@@ -13,11 +13,16 @@ import (
 
 	"connectrpc.com/connect"
 
+	"kogge.example/agent/api"
+	"kogge.example/agent/papers"
+	"kogge.example/agent/serve"
 	"kogge.example/cmd/kogge/admission"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/signed"
 	"kogge.example/update/fleet/token"
 )
@@ -146,4 +151,62 @@ func TestAccept(t *testing.T) {
 	if a, err = admission.Papers(t.Context(), k, []string{"n2"}, tell); err != nil || !a.Set.Ended(public) || a.Refused["not signed by an operator"] != 1 {
 		t.Errorf("%+v, %v", a, err)
 	}
+}
+
+// TestManyPapers has a node tell of more than goes into one message about the fleet.
+func TestManyPapers(t *testing.T) {
+	const many = 1000
+	dir := t.TempDir()
+	k, found := operate.ServeTwo(t, func(_ int, c *serve.Config) {
+		open := c.Records.Open
+		c.Records.Papers = func() *papers.Store {
+			store, err := papers.Open(dir, func() ledger.State {
+				_, taken, err := open()
+				if err != nil {
+					t.Error(err)
+				}
+				return taken.State()
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			return store
+		}
+	})
+	found()
+	labels := notice.Labels{}
+	for i := range 25 {
+		labels[fmt.Sprintf("label%d", i)] = strings.Repeat("x", 100)
+	}
+	bytes := 0
+	for i := range many {
+		node, name := keyOf(t, i), fmt.Sprintf("a%d", i)
+		paper, err := k.AcceptNode(node, document.HashOf([]byte(name)), name, labels, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw := paper.Bytes()
+		if err := os.WriteFile(filepath.Join(dir, paper.ID().String()), append([]byte(document.HashOf(raw).String()+"\n"), raw...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		bytes += len(raw)
+	}
+	if bytes < api.MaxEntry {
+		t.Fatalf("%d bytes go into one message", bytes)
+	}
+	a, err := admission.Papers(t.Context(), k, []string{"n1"}, func(n operate.Notice) { t.Errorf("%+v", n) })
+	if err != nil || a.Set.Len() != many {
+		t.Errorf("%d papers of %d, %v", a.Set.Len(), many, err)
+	}
+}
+
+// keyOf is the key of a node that is only told of.
+func keyOf(t *testing.T, i int) signed.Key {
+	t.Helper()
+	seed := document.HashOf(fmt.Append(nil, i))
+	key, err := signed.KeyOf(ed25519.NewKeyFromSeed(seed[:]).Public().(ed25519.PublicKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }

@@ -117,11 +117,11 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 	return Adopted{Name: is.Name, Unasked: unasked}, err
 }
 
-// tellAdopted tells a node that is in the fleet already which keys are revoked: it may have come in
-// by a member that left some out.
+// tellAdopted tells a node that is in the fleet already which keys are revoked, if any: it may have come
+// in by a member that left some out, or has made some up.
 func tellAdopted(ctx context.Context, k *keyring.Keyring, name, address string, tell func(Notice)) error {
 	keys, err := k.RevokedKeys()
-	if err != nil || len(keys) == 0 {
+	if err != nil {
 		return err
 	}
 	if err := (Remote{Keys: k, Name: name, Address: address, Tell: tell}).tellRevoked(ctx, keys); err != nil {

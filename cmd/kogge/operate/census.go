@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -160,8 +161,9 @@ type NodeHealth struct {
 	Release  string // "" where it did not answer
 	Slot     string
 	Board    string
-	Height   int64  // of its ledger
-	Order    string // what operators have ordered about its seat; "": nothing
+	Height   int64         // of its ledger
+	Up       time.Duration // since it booted; 0: not known
+	Order    string        // what operators have ordered about its seat; "": nothing
 	// Admitted is how it came into the fleet, in the words of package admission; "": nobody asked.
 	Admitted string
 	// What others know of it, if one of them was asked: whether it has a lease ("": not known), and
@@ -413,6 +415,7 @@ func judge(one Sighting, seat roster.Seat, highest int64) (NodeHealth, []Problem
 		return is(StandingSilent, "is it on, and in reach of this computer? "+more+" once it answers", "it does not answer: %s", said(one.Err))
 	}
 	n.Release, n.Slot, n.Board, n.Height = one.Status.GetBoot().GetVersion(), one.Status.GetBoot().GetSlot(), one.Status.GetBoot().GetBoard(), one.Part.Height
+	n.Up = time.Duration(min(max(0, one.Status.GetUptimeSeconds()), math.MaxInt32)) * time.Second
 	switch older := connect.CodeOf(one.Doubt) == connect.CodeUnimplemented; {
 	case one.Doubt != nil && older && highest > 0:
 		return is(StandingDoubt, "kogge node update "+one.Node+" brings it a newer one", "its release, %s, knows no ledger", cmp.Or(n.Release, "?"))

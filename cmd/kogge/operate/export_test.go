@@ -5,12 +5,13 @@ import (
 	"testing"
 	"time"
 
+	"kogge.example/agent/serve"
 	"kogge.example/cmd/kogge/keyring"
 )
 
 // ServeTwo is, for the tests of other packages, a fleet of two nodes that answer: n1 runs etcd once
 // it is founded, n2 does not.
-func ServeTwo(t *testing.T) (k *keyring.Keyring, found func()) {
+func ServeTwo(t *testing.T, more ...func(i int, c *serve.Config)) (k *keyring.Keyring, found func()) {
 	t.Helper()
 	k, err := keyring.Create("hanse", "ada", time.Now())
 	if err == nil {
@@ -19,6 +20,6 @@ func ServeTwo(t *testing.T) (k *keyring.Keyring, found func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := serving(t, k, 2, nil)
+	s := serving(t, k, 2, nil, more...)
 	return k, func() { s.found(t, k, 2) }
 }

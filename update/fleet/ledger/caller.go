@@ -41,6 +41,7 @@ var ErrWithdrawn = errors.New("the operator's key was revoked")
 // record lists them until the fleet decides otherwise; whoever knows of the revocation acts by
 // this state, so that nothing counts with him that such a key signs.
 func (s State) Without(revoked func(key string) bool) State {
+	s.revoked = revoked
 	is := func(o Operator) bool { return revoked(o.Key.String()) }
 	if !slices.ContainsFunc(s.Operators, is) {
 		return s
@@ -51,11 +52,15 @@ func (s State) Without(revoked func(key string) bool) State {
 	return s
 }
 
-// Withdrawn wants that a key, by its fingerprint, is none of those that [State.Without] left out.
+// Withdrawn wants that a key, by its fingerprint, is none of those that [State.Without] was told of, also
+// where the record lists it no more.
 // The error wraps [ErrWithdrawn].
 func (s State) Withdrawn(key document.Hash) error {
 	if i := slices.IndexFunc(s.withdrawn, func(o Operator) bool { return o.Key == key }); i >= 0 {
 		return fmt.Errorf("%w: %s's key %s", ErrWithdrawn, s.withdrawn[i].Name, key.Short())
+	}
+	if s.revoked != nil && s.revoked(key.String()) {
+		return fmt.Errorf("%w: key %s", ErrWithdrawn, key.Short())
 	}
 	return nil
 }

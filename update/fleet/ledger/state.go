@@ -24,6 +24,7 @@ type State struct {
 
 	rosterHash document.Hash
 	withdrawn  []Operator // see [State.Without]
+	revoked    func(key string) bool
 }
 
 // begin is the state before the first record.

@@ -261,12 +261,12 @@ func TestRestoring(t *testing.T) {
 			t.Errorf("%s, the other way round: generation %d, want %d", c.what, got, c.want)
 		}
 	}
-	// Only an admin has others carry it, and only what counts takes a place.
+	// Others carry it by the owner's leave alone, and only what counts takes a place.
 	for _, c := range []struct {
 		e    signed.Envelope
 		want bool
 	}{
-		{restoring("ada", 8, 1, 7, 2), true}, {restoring("bob", 8, 1, 7, 2), false}, {restoring("mallory", 8, 1, 7, 2), false},
+		{restoring("ada", 8, 1, 7, 2), true}, {restoring("bob", 8, 1, 7, 2), true}, {restoring("mallory", 8, 1, 7, 2), true}, {restoring("mallory", 8, 1, 7, 1), false},
 		{restoring("ada", 9, 1, 7, 2), false}, {restoring("ada", notice.MaxNumber, 1, 1<<30, 1), false},
 	} {
 		k := Kinds()[slices.IndexFunc(Kinds(), func(k notice.Kind) bool { return k.Name == RestoringKind })]

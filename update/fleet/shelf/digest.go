@@ -169,15 +169,33 @@ func (s *Shelf) Item(id ID) (Item, bool) {
 		return Item{}, false
 	}
 	sum := h.best.hash
-	if h.contested() {
-		sum = document.HashOf(slices.Concat(h.best.hash[:], h.rival.hash[:]))
+	if all := h.all(); len(all) > 1 {
+		var sums []byte
+		for _, one := range all {
+			sums = append(sums, one.hash[:]...)
+		}
+		sum = document.HashOf(sums)
 	}
 	return Item{id, h.best.Sequence, Sum(sum[:])}, true
 }
 
-// Lacks says whether an item that somebody has is news to this shelf, and Ahead whether the
-// shelf's own is news to him. Both hold where the seat has said two things under one number, of
-// which each has another. A place that the roster does not have is nobody's.
+// Behind is how somebody tells of the object that lies behind the newest one in a place, if he has that
+// alone; may: there can be one, so that an item under a lower number may be news.
+func (s *Shelf) Behind(id ID) (item Item, may bool) {
+	h := s.held[id]
+	if h == nil || !s.shared(h) {
+		return Item{}, false
+	}
+	if h.behind != nil {
+		item = Item{id, h.behind.Sequence, Sum(h.behind.hash[:])}
+	}
+	return item, true
+}
+
+// Lacks says whether an item that somebody has may be news to this shelf, and Ahead whether the
+// shelf's own may be to him. Both hold where the seat has said two things under one number, of
+// which each has another, or where several keys have said something about it. A place that the
+// roster does not have is nobody's.
 func (s *Shelf) Lacks(theirs Item) bool {
 	own, ok := s.Item(theirs.ID)
 	if !ok {
@@ -187,6 +205,9 @@ func (s *Shelf) Lacks(theirs Item) bool {
 			}
 		}
 		return false
+	}
+	if behind, may := s.Behind(theirs.ID); may && theirs.Number < own.Number {
+		return theirs != behind
 	}
 	return theirs.Number > own.Number || theirs.Number == own.Number && theirs.Sum != own.Sum
 }
@@ -262,7 +283,7 @@ func (s *Shelf) renew(r Renewal) Verdict {
 		return Missing
 	}
 	e := h.best.Again(r.Number, r.Signature[:])
-	if v := s.take(e); v != BadSignature {
+	if v := s.take(e, true); v != BadSignature {
 		return v
 	}
 	return Missing

@@ -1,6 +1,7 @@
 // Package shelf is what a node knows of the other seats of its fleet by their own words, and by
 // operators' words about them: of each kind of signed objects the newest one of each seat, or
-// about it, and no more.
+// about it, and no more. Behind the newest one about a seat lies the newest by another operator:
+// it does not count, but is passed on to nodes on which the first one's key was revoked.
 //
 // In come envelopes from anybody, in any order, again and again, and the fleet's roster; out go
 // the objects that count, what two nodes have to tell each other to know the same, and how many
@@ -11,7 +12,6 @@ package shelf
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"iter"
 	"slices"
@@ -53,21 +53,6 @@ func IDOf(kind string, by signed.Key) ID {
 	return ID(sum[:])
 }
 
-// held is what lies in a place.
-type held struct {
-	best  object
-	rival *object // another one with best's number, by the same key; nil: there is none
-	since uint64  // best's body has been the same since this number, as far as was seen
-	// content stands for the bodies, whatever their number.
-	content document.Hash
-}
-
-// object is an envelope with the hash of its message.
-type object struct {
-	signed.Envelope
-	hash document.Hash
-}
-
 // Pair is two objects of a seat with one number: it has said two things at once.
 type Pair [2]signed.Envelope
 
@@ -81,8 +66,9 @@ func New(fleet document.Hash, kinds []notice.Kind) *Shelf {
 }
 
 // Follow takes the seats that the ledger's state lists now, and forgets what others have said, or
-// who may not have said it any more. It returns how many objects that were.
-func (s *Shelf) Follow(r roster.Roster) (dropped int) {
+// who may not have said it any more. It returns how many places are empty by that, and which objects
+// count now that lay behind others.
+func (s *Shelf) Follow(r roster.Roster) (dropped int, rose []signed.Envelope) {
 	s.seats = make(map[signed.Key]bool, len(r.Seats))
 	for _, seat := range r.Seats {
 		s.seats[seat.Key] = false
@@ -101,9 +87,15 @@ func (s *Shelf) Follow(r roster.Roster) (dropped int) {
 		s.places[k.Number] = places
 	}
 	for id, h := range s.held {
-		if !s.listed(h.best.Envelope) || h.contested() && !s.listed(h.rival.Envelope) {
+		switch left := s.left(h); {
+		case left == nil:
 			delete(s.held, id)
 			dropped++
+		case left != h:
+			s.held[id] = left
+			if left.best.hash != h.best.hash {
+				rose = append(rose, left.best.Envelope)
+			}
 		}
 	}
 	for key := range s.pairs {
@@ -112,7 +104,7 @@ func (s *Shelf) Follow(r roster.Roster) (dropped int) {
 		}
 	}
 	clear(s.parts) // who is listed decides how they are divided
-	return dropped
+	return dropped, rose
 }
 
 // Lists says whether a seat has this key.
@@ -182,13 +174,13 @@ func (s *Shelf) Place(e signed.Envelope) (id ID) {
 
 // Put looks at an envelope that somebody has sent, and keeps it if it is news. The signature
 // is checked of what would be news alone.
-func (s *Shelf) Put(raw []byte) Verdict {
-	v := s.put(raw)
-	s.counts[v]++
-	return v
-}
+func (s *Shelf) Put(raw []byte) Verdict { return s.put(raw, true) }
 
-func (s *Shelf) put(raw []byte) Verdict {
+// Give is [Shelf.Put] for an object that is to count: one that would lie behind another is older.
+func (s *Shelf) Give(raw []byte) Verdict { return s.put(raw, false) }
+
+func (s *Shelf) put(raw []byte, behind bool) (v Verdict) {
+	defer func() { s.counts[v]++ }()
 	if len(raw) > signed.MaxEnvelope {
 		return TooLarge
 	}
@@ -196,11 +188,11 @@ func (s *Shelf) put(raw []byte) Verdict {
 	if err != nil {
 		return Malformed
 	}
-	return s.take(e)
+	return s.take(e, behind)
 }
 
 // take is put for an envelope that was read.
-func (s *Shelf) take(e signed.Envelope) Verdict {
+func (s *Shelf) take(e signed.Envelope, behind bool) Verdict {
 	k := s.kind(e.Kind)
 	switch {
 	case k == nil:
@@ -221,13 +213,11 @@ func (s *Shelf) take(e signed.Envelope) Verdict {
 	id := s.Place(e)
 	h := s.held[id]
 	one := object{e, document.HashOf(e.Message())}
-	if h != nil {
-		switch c := cmp.Compare(e.Sequence, h.best.Sequence); {
-		case c < 0:
-			return Older
-		case c == 0 && !h.news(one):
-			return Known
-		}
+	switch v := h.with(one, k.About != nil).verdict(h, one); {
+	case v == Behind && !behind:
+		return Older
+	case !v.News():
+		return v
 	}
 	if s.Verify(e) != nil {
 		return BadSignature
@@ -240,60 +230,26 @@ func (s *Shelf) take(e signed.Envelope) Verdict {
 		return Malformed
 	}
 	one.Kind = k.Name // one string for all of a kind
-	return s.keep(id, k.Number, h, one)
+	return s.keep(id, k, h, one)
 }
 
-// news says whether an object with best's number would change what is held.
-func (h *held) news(one object) bool {
-	if one.hash == h.best.hash || h.contested() && one.hash == h.rival.hash {
-		return false
-	}
-	return !h.contested() || less(one, *h.rival)
-}
-
-// contested says whether the seat has said two things under this number.
-func (h *held) contested() bool { return h.rival != nil }
-
-// less orders objects of one number: the lower hash comes first, whoever sees them in whatever
-// order.
-func less(a, b object) bool { return bytes.Compare(a.hash[:], b.hash[:]) < 0 }
-
-// keep puts a verified object into its place: alone, or as one of two with its number.
-func (s *Shelf) keep(id ID, kind int, h *held, one object) Verdict {
-	if h == nil || one.Sequence > h.best.Sequence {
-		next := &held{best: one, since: one.Sequence}
-		v := Taken
-		if h != nil && !h.contested() && h.best.By == one.By && bytes.Equal(h.best.Body, one.Body) {
-			v, next.since, next.content = Renewed, h.since, h.content
-			s.held[id] = next
-			return v
-		}
-		s.set(id, kind, next)
+// keep puts a verified object into its place.
+func (s *Shelf) keep(id ID, k *notice.Kind, h *held, one object) Verdict {
+	next := h.with(one, k.About != nil)
+	v := next.verdict(h, one)
+	s.held[id] = next
+	if v == Renewed {
+		next.since, next.content = h.since, h.content
 		return v
 	}
-	two := []object{h.best, one}
-	if h.contested() {
-		two = append(two, *h.rival)
-	}
-	slices.SortFunc(two, func(a, b object) int { return bytes.Compare(a.hash[:], b.hash[:]) })
-	s.set(id, kind, &held{best: two[0], rival: &two[1], since: one.Sequence})
-	if s.Lists(one.By) { // operators may order two things at once without knowing it
-		s.pairs[one.By] = Pair{two[0].Envelope, two[1].Envelope}
-	}
-	return Contested
-}
-
-// set puts new content into a place of a kind.
-func (s *Shelf) set(id ID, kind int, h *held) {
-	var rival []byte
-	if h.contested() {
-		rival = h.rival.Body
-	}
-	h.content = document.HashOf(document.Message("kogge/shelf-content/v1", h.best.Body, rival))
-	s.held[id] = h
+	next.content = next.sum()
 	for depth := range maxDepth + 1 {
-		delete(s.parts, partOf(kind, id, depth))
+		delete(s.parts, partOf(k.Number, id, depth))
 	}
+	if v == Contested && s.Lists(one.By) { // operators may order two things at once without knowing it
+		s.pairs[one.By] = Pair{next.best.Envelope, next.rival.Envelope}
+	}
+	return v
 }
 
 // Get is the object of a kind by a seat, or about it, or the first of two with one number; false:
@@ -306,16 +262,13 @@ func (s *Shelf) Get(kind string, seat signed.Key) (signed.Envelope, bool) {
 	return h.best.Envelope, true
 }
 
-// Held are the objects in a place, as they are to be sent: none, one, or two with one number.
-func (s *Shelf) Held(id ID) []signed.Envelope {
-	switch h := s.held[id]; {
-	case h == nil:
-		return nil
-	case h.contested():
-		return []signed.Envelope{h.best.Envelope, h.rival.Envelope}
-	default:
-		return []signed.Envelope{h.best.Envelope}
+// Held are the objects in a place, as they are to be sent: none, one, two with one number, and
+// what lies behind them.
+func (s *Shelf) Held(id ID) (all []signed.Envelope) {
+	for _, one := range s.held[id].all() {
+		all = append(all, one.Envelope)
 	}
+	return all
 }
 
 // All gives the objects of a kind, in the order of their places; of two with one number the

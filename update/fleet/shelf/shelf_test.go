@@ -114,7 +114,7 @@ func TestVerdicts(t *testing.T) {
 		t.Errorf("newest %d, %d objects", s.Newest(key(1)), s.Len())
 	}
 	// The seat is lost by a decision: what it said is gone, and is not taken again.
-	if dropped := s.Follow(roster.Roster{Seats: seats(2).Seats[1:]}); dropped != 2 || s.Len() != 1 || len(s.Pairs()) != 0 {
+	if dropped, _ := s.Follow(roster.Roster{Seats: seats(2).Seats[1:]}); dropped != 2 || s.Len() != 1 || len(s.Pairs()) != 0 {
 		t.Errorf("%d are dropped", dropped)
 	}
 	if v := s.Put(good); v != Unlisted {
@@ -145,7 +145,7 @@ func TestFew(t *testing.T) {
 		}
 	}
 	r.Seats[1].Spare = false
-	if dropped := s.Follow(r); dropped != 1 || s.Len() != 1 || !s.Lists(key(2)) {
+	if dropped, _ := s.Follow(r); dropped != 1 || s.Len() != 1 || !s.Lists(key(2)) {
 		t.Errorf("%d dropped, %d are left", dropped, s.Len())
 	}
 }
@@ -180,7 +180,7 @@ func state(s *Shelf) string {
 	var b strings.Builder
 	for _, k := range s.kinds {
 		for e := range s.All(k.Name) {
-			for _, e := range s.Held(IDOf(k.Name, e.By)) {
+			for _, e := range s.Held(s.Place(e)) {
 				fmt.Fprintf(&b, "%x\n", e.Message())
 			}
 		}

@@ -8,6 +8,7 @@ const (
 	Taken     Verdict = iota // it is news
 	Renewed                  // it says the same as before under a higher number
 	Contested                // the seat has said something else under the same number, and both are kept
+	Behind                   // it lies behind a newer one by another operator, and is passed on
 	Known                    // it was there already, or is one more under a number with two objects
 
 	// What follows is refused.
@@ -28,13 +29,13 @@ const (
 
 func (v Verdict) String() string {
 	return [verdicts]string{
-		"taken", "renewed", "contested", "known", "older", "malformed", "too large", "of an unknown kind", "of another fleet",
+		"taken", "renewed", "contested", "taken behind a newer one", "known", "older", "malformed", "too large", "of an unknown kind", "of another fleet",
 		"of no seat", "by a key that was revoked", "with an impossible number", "with a wrong signature", "with a wrong body", "renews what is not here",
 	}[v]
 }
 
 // News says whether the shelf is another one now.
-func (v Verdict) News() bool { return v == Taken || v == Renewed || v == Contested }
+func (v Verdict) News() bool { return v == Taken || v == Renewed || v == Contested || v == Behind }
 
 // Lie says whether no honest node would have sent it, whatever it knows and whichever release
 // it runs.

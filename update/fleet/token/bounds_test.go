@@ -10,6 +10,7 @@ import (
 
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
 	"kogge.example/update/fleet/signed"
 	"kogge.example/update/fleet/token"
@@ -86,6 +87,8 @@ func TestSetFull(t *testing.T) {
 	// An end of which nobody knows when its token is over stays.
 	w.put(t, s, w.end(t, seed, time.Time{}, by))
 	s.Age(late.AddDate(100, 0, 0))
+	s.Age(now) // the clock of 2126 was wrong
+	w.put(t, s, w.use(t, seed, again, "d", "d").Bytes())
 	if !s.Ended(keyOf(t, seed)) {
 		t.Error("an end without a time is gone")
 	}
@@ -182,5 +185,90 @@ func TestNames(t *testing.T) {
 	w.put(t, s, over("any"))
 	if s.Waits(u) {
 		t.Error("its token was revoked, and it waits")
+	}
+}
+
+// TestWithdrawnAccept has a stolen key accept others in the place of nodes, with the highest number that
+// there is. Once it is revoked, what good keys have signed counts, before and after, in any order.
+func TestWithdrawnAccept(t *testing.T) {
+	w := begin(t)
+	bob := w.operator(t, "bob", fleet.RoleAdmin)
+	listed, _ := ledgertest.Must[signed.Key](t)(signed.OperatorKey(&bob.PublicKey)).Operator()
+	revoked := w.state.Without(func(key string) bool { return key == listed.String() })
+	w.decide(t, ledger.Value{Version: 1, Operators: &ledger.Operators{Remove: []string{"bob"}}})
+	removed := w.state.Without(func(key string) bool { return key == listed.String() })
+	const most = 1 << 40
+	a := func(node, name string, number int64, by *ecdsa.PrivateKey) []byte {
+		return w.accept(t, token.Accept{Node: ledgertest.Key(t, node), Name: name, Number: number}, by)
+	}
+	if _, err := token.SignAccept(w.state.Fleet(), token.Accept{Version: 1, Node: ledgertest.Key(t, "x"), Name: "n4", Number: most + 1}, bob); err == nil {
+		t.Error("a number on which none can follow is signed")
+	}
+	papers := [][]byte{a("n4", "n4", 5, w.admin), a("thief", "n4", most, bob), a("n5", "n5", 6, bob), a("n5", "zz", most, bob)}
+	for turn := range len(papers) {
+		s := token.NewSet()
+		for i := range papers {
+			if _, err := s.Recall(papers[(i+turn)%len(papers)]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, ok := s.Accepted(ledgertest.Key(t, "thief")); !ok {
+			t.Error("before the revocation the highest number counts")
+		}
+		if is, withdrawn := s.Displaced(ledgertest.Key(t, "n4")); !is || withdrawn || s.Next(ledgertest.Key(t, "n4"), "n4", now) != most+1 {
+			t.Error("n4 is not displaced")
+		}
+		for _, state := range []ledger.State{revoked, removed} {
+			s.Withdraw(state)
+			if got, ok := s.Accepted(ledgertest.Key(t, "n4")); !ok || got.Number != 5 {
+				t.Errorf("turn %d: n4 has not got its name back", turn)
+			}
+			if _, ok := s.Accepted(ledgertest.Key(t, "thief")); ok {
+				t.Errorf("turn %d: the thief has it, too", turn)
+			}
+		}
+		next := s.Next(ledgertest.Key(t, "n5"), "n5", now)
+		if _, err := s.Put(a("n5", "n5", next, w.admin), removed); err != nil {
+			t.Error(err)
+		}
+		if got, ok := s.Accepted(ledgertest.Key(t, "n5")); !ok || got.Name != "n5" || next != now.Unix() {
+			t.Errorf("turn %d: %+v, %v", turn, got, next)
+		}
+		if c, err := s.Put(papers[3], removed); !errors.Is(err, token.ErrPaper) || c.News {
+			t.Errorf("turn %d: %v", turn, err)
+		}
+		if c, err := s.Recall(papers[3]); err != nil || c.News {
+			t.Errorf("turn %d: what a revoked key has signed takes the place of a good one's: %v", turn, err)
+		}
+	}
+}
+
+// TestWithdrawnRoom fills a set with what two keys have accepted, one of which is revoked: that makes room.
+func TestWithdrawnRoom(t *testing.T) {
+	w := begin(t)
+	bob, bea := w.operator(t, "bob", fleet.RoleAdmin), w.operator(t, "bea", fleet.RoleAdmin)
+	s, refused, n := token.NewSet(), error(nil), 0
+	for _, by := range []*ecdsa.PrivateKey{bob, bea} {
+		for refused = nil; refused == nil; n++ {
+			_, refused = s.Recall(w.accept(t, token.Accept{Node: ledgertest.Key(t, fmt.Sprint("a", n)), Name: fmt.Sprint("a", n), Number: int64(n + 1)}, by))
+		}
+	}
+	if !errors.Is(refused, token.ErrFull) {
+		t.Fatalf("%d: %v", n, refused)
+	}
+	mine := w.accept(t, token.Accept{Node: ledgertest.Key(t, "b"), Name: "b", Number: 1}, w.admin)
+	if _, err := s.Put(mine, w.state); !errors.Is(err, token.ErrFull) {
+		t.Errorf("%v", err)
+	}
+	listed, _ := ledgertest.Must[signed.Key](t)(signed.OperatorKey(&bob.PublicKey)).Operator()
+	state := w.state.Without(func(key string) bool { return key == listed.String() })
+	s.Withdraw(state)
+	before := s.Len()
+	c, err := s.Put(mine, state)
+	if err != nil || c.Dropped.IsZero() || s.Len() != before {
+		t.Errorf("%+v, %v: %d", c, err, s.Len())
+	}
+	if _, ok := s.Accepted(ledgertest.Key(t, "b")); !ok {
+		t.Error("b is not accepted")
 	}
 }

@@ -153,12 +153,15 @@ type Accept struct {
 	// TLSKey is that of the node's certificate, as fleet.Peer has it, where the operator has seen it.
 	// Zero: the node came by a token, and its use says so.
 	TLSKey document.Hash `json:"tlsKey,omitzero"`
-	// Number rises with each acceptance of a node: the highest counts. It is the time, in seconds
-	// since 1970, by the operator's clock.
+	// Number rises with each acceptance of a node, and of a name: the highest counts. It is the time, in
+	// seconds since 1970, by the operator's clock, or follows on one that is higher: see [Set.Next].
 	Number int64 `json:"number"`
 	// Attested are the labels that the operator attests. nil: none.
 	Attested *notice.Attestation `json:"attested,omitempty"`
 }
+
+// maxNumber is that of an acceptance, at most.
+const maxNumber = 1 << 40
 
 // SignAccept signs the acceptance of a node.
 func SignAccept(id document.Hash, a Accept, operator *ecdsa.PrivateKey) (Paper, error) {
@@ -175,8 +178,8 @@ func (a Accept) check() error {
 	if err := fleet.CheckName(a.Name); err != nil {
 		return fmt.Errorf("field name: %w", err)
 	}
-	if a.Number < 1 {
-		return fmt.Errorf("field number: %d", a.Number)
+	if a.Number < 1 || a.Number > maxNumber {
+		return fmt.Errorf("field number: %d: 1 to %d", a.Number, int64(maxNumber))
 	}
 	if a.Attested != nil {
 		return a.Attested.Check()

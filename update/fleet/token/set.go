@@ -15,7 +15,8 @@ import (
 
 // Set is what a node has of papers and uses: the uses of tokens, their ends, and the newest
 // acceptance of each node. It is verified when it comes, and stays also when its issuer is no
-// operator any more: an acceptance is not undone by that. Uses and ends go some weeks after their
+// operator any more: an acceptance is not undone by that. Against one by an operator whose key is good it
+// counts for nothing once its issuer's key is revoked ([Set.Withdraw]), and makes room for it. Uses and ends go some weeks after their
 // token is over ([Set.Age]); acceptances stay. Its methods may be called from one goroutine.
 type Set struct {
 	uses     map[signed.Key][]Use // by token, in the order in which they came
@@ -24,6 +25,8 @@ type Set struct {
 	holders  map[string]signed.Key        // by name: the node that was accepted under it last
 	raw      map[document.Hash]item       // by id
 	counts   [sorts]map[document.Hash]int // by sort and issuer, the zero one: of all
+	gone     map[document.Hash]bool       // those issuers of acceptances whose keys are revoked
+	revoked  func(document.Hash) error    // says that a key is
 	now      time.Time                    // the earliest that it can be, as far as anybody has said
 	sum      document.Hash                // of all ids; zero: it is to be computed
 }
@@ -31,6 +34,7 @@ type Set struct {
 type accepted struct {
 	accept Accept
 	id     document.Hash
+	issuer document.Hash
 }
 
 // item is a paper or use as it travels, and what it counts as.
@@ -83,6 +87,7 @@ func NewSet() *Set {
 	s := &Set{
 		uses: make(map[signed.Key][]Use), ends: make(map[signed.Key]End), accepted: make(map[signed.Key]accepted),
 		holders: make(map[string]signed.Key), raw: make(map[document.Hash]item),
+		gone: make(map[document.Hash]bool), revoked: func(document.Hash) error { return nil },
 	}
 	for i := range s.counts {
 		s.counts[i] = make(map[document.Hash]int)
@@ -160,7 +165,7 @@ func (s *Set) putUse(raw []byte, verify func(Paper) error) (Change, error) {
 		return c, fmt.Errorf("token %s: %w: %d nodes have used it, and it is for %d", id, ErrUsed, len(before), u.Record.Count)
 	}
 	it := item{raw, sortUse, document.HashOf(u.Token.Issuer)}
-	if err := s.room(it); err != nil {
+	if err := s.room(it, false); err != nil {
 		return c, err
 	}
 	s.uses[u.Record.Key] = append(s.uses[u.Record.Key], u)
@@ -189,6 +194,27 @@ func (s *Set) putEnd(p Paper, c Change, verify func(Paper) error) (Change, error
 	return s.replace(p, sortEnd, c, before.id, func() { s.ends[e.Key] = e })
 }
 
+// Withdraw tells the set which keys are revoked by now, as a state has it ([ledger.State.Without]).
+func (s *Set) Withdraw(state ledger.State) {
+	s.revoked = state.Withdrawn
+	gone := make(map[document.Hash]bool)
+	for issuer := range s.counts[sortAccept] {
+		if s.revoked(issuer) != nil {
+			gone[issuer] = true
+		}
+	}
+	if maps.Equal(gone, s.gone) {
+		return
+	}
+	s.gone = gone
+	clear(s.holders)
+	for node, a := range s.accepted {
+		if holder, held := s.holders[a.accept.Name]; !held || s.newer(a, s.accepted[holder]) {
+			s.holders[a.accept.Name] = node
+		}
+	}
+}
+
 // putAccept keeps the newest acceptance of a node: the one with the highest number, and of two
 // with one number the one with the lower id.
 func (s *Set) putAccept(p Paper, c Change, verify func(Paper) error) (Change, error) {
@@ -200,23 +226,29 @@ func (s *Set) putAccept(p Paper, c Change, verify func(Paper) error) (Change, er
 		return c, err
 	}
 	before, there := s.accepted[a.Node]
-	now := accepted{a, c.ID}
-	if there && before.newer(now) {
+	now := accepted{a, c.ID, document.HashOf(p.Issuer)}
+	if s.revoked(now.issuer) != nil {
+		s.gone[now.issuer] = true
+	}
+	if there && s.newer(before, now) {
 		return c, nil
 	}
 	return s.replace(p, sortAccept, c, before.id, func() {
 		s.accepted[a.Node] = now
-		if holder, held := s.holders[a.Name]; !held || holder == a.Node || now.newer(s.accepted[holder]) {
+		if holder, held := s.holders[a.Name]; !held || s.newer(now, s.accepted[holder]) {
 			s.holders[a.Name] = a.Node
 		}
-		if old := before.accept.Name; there && old != a.Name && s.holders[old] == a.Node {
+		if old := before.accept.Name; there && s.holders[old] == a.Node {
 			s.hold(old)
 		}
 	})
 }
 
 // newer says which of two acceptances counts, of one node or of one name.
-func (a accepted) newer(b accepted) bool {
+func (s *Set) newer(a, b accepted) bool {
+	if gone := s.gone[a.issuer]; gone != s.gone[b.issuer] {
+		return !gone
+	}
 	return a.accept.Number > b.accept.Number || a.accept.Number == b.accept.Number && bytes.Compare(a.id[:], b.id[:]) < 0
 }
 
@@ -224,7 +256,7 @@ func (a accepted) newer(b accepted) bool {
 func (s *Set) hold(name string) {
 	delete(s.holders, name)
 	for node, a := range s.accepted {
-		if before, there := s.holders[name]; a.accept.Name == name && (!there || a.newer(s.accepted[before])) {
+		if before, there := s.holders[name]; a.accept.Name == name && (!there || s.newer(a, s.accepted[before])) {
 			s.holders[name] = node
 		}
 	}
@@ -234,7 +266,11 @@ func (s *Set) hold(name string) {
 func (s *Set) replace(p Paper, as sort, c Change, before document.Hash, keep func()) (Change, error) {
 	it := item{p.Bytes(), as, document.HashOf(p.Issuer)}
 	if old, there := s.raw[before]; !there || old.issuer != it.issuer {
-		if err := s.room(it); err != nil {
+		if !there && as == sortAccept && s.counts[as][it.issuer] < ofOne(maxAccepts) && s.counts[as][document.Hash{}] >= maxAccepts {
+			before = s.yields()
+			s.remove(before)
+		}
+		if err := s.room(it, there); err != nil {
 			return c, err
 		}
 	}
@@ -243,6 +279,24 @@ func (s *Set) replace(p Paper, as sort, c Change, before document.Hash, keep fun
 	s.add(c.ID, it)
 	c.News, c.Dropped = true, before
 	return c, nil
+}
+
+// yields forgets the last acceptance by a key that was revoked, whose place one by a good key takes, and
+// returns its id; zero: there is none.
+func (s *Set) yields() document.Hash {
+	var last accepted
+	for _, a := range s.accepted {
+		if s.gone[a.issuer] && (last.id.IsZero() || s.newer(a, last)) {
+			last = a
+		}
+	}
+	if a := last.accept; !last.id.IsZero() {
+		delete(s.accepted, a.Node)
+		if s.holders[a.Name] == a.Node {
+			s.hold(a.Name)
+		}
+	}
+	return last.id
 }
 
 func (s *Set) add(id document.Hash, it item) {
@@ -264,10 +318,11 @@ func (s *Set) remove(id document.Hash) {
 	}
 }
 
-// room wants that there is room for one more of its sort, and of its issuer's.
-func (s *Set) room(it item) error {
+// room wants that there is room for one more of its issuer's, and of its sort, unless it takes another's
+// place.
+func (s *Set) room(it item, instead bool) error {
 	l := limits[it.sort]
-	if n := s.counts[it.sort][document.Hash{}]; n >= l.most {
+	if n := s.counts[it.sort][document.Hash{}]; n >= l.most && !instead {
 		return fmt.Errorf("%w: %d %s: %d at most", ErrFull, n, l.what, l.most)
 	}
 	if n := s.counts[it.sort][it.issuer]; n >= ofOne(l.most) {
@@ -281,16 +336,14 @@ func (s *Set) forgotten(expires time.Time) bool {
 	return !expires.IsZero() && s.now.After(expires.Add(Kept))
 }
 
-// Now is the latest time that [Set.Age] was told.
+// Now is the time that [Set.Age] was told.
 func (s *Set) Now() time.Time { return s.now }
 
 // Age forgets what is over for long, and returns the ids of it: uses and ends of tokens. Where no
 // acceptance says which TLS key a node has, the use by which it came stays with it. now is the
-// earliest that the time can be; from then on the set takes nothing more of the kind.
+// earliest that the time can be; until it is set back the set takes nothing more of the kind.
 func (s *Set) Age(now time.Time) (gone []document.Hash) {
-	if now.After(s.now) {
-		s.now = now
-	}
+	s.now = now
 	for key, uses := range s.uses {
 		kept := slices.DeleteFunc(uses, func(u Use) bool {
 			a, known := s.accepted[u.Node]
@@ -410,6 +463,28 @@ func (s *Set) Accepted(node signed.Key) (Accept, bool) {
 func (s *Set) Holder(name string) (Accept, bool) {
 	node, ok := s.holders[name]
 	return s.accepted[node].accept, ok
+}
+
+// Next is the number with which an acceptance counts before all that are here of its node and of its
+// name, and from a time on. What is by revoked keys has no say where the number is so high that nothing
+// follows on it.
+func (s *Set) Next(node signed.Key, name string, now time.Time) int64 {
+	next := now.Unix()
+	for of, a := range s.accepted {
+		if of != node && a.accept.Name != name || s.gone[a.issuer] && a.accept.Number >= maxNumber {
+			continue
+		}
+		next = max(next, a.accept.Number+1)
+	}
+	return next
+}
+
+// Displaced says whether a node was accepted, and another one has its name now. withdrawn says that the
+// key is revoked of who has accepted that other one.
+func (s *Set) Displaced(node signed.Key) (is, withdrawn bool) {
+	a, known := s.accepted[node]
+	holder := s.holders[a.accept.Name]
+	return known && holder != node, s.gone[s.accepted[holder].issuer]
 }
 
 // PaperOf is the paper of a node's acceptance; nil: there is none.

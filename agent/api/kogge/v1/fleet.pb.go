@@ -680,9 +680,10 @@ func (*PapersRequest) Descriptor() ([]byte, []int) {
 }
 
 type PapersResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Papers        [][]byte               `protobuf:"bytes,1,rep,name=papers,proto3" json:"papers,omitempty"`                                                                              // see update/fleet/token
-	Refused       map[string]uint64      `protobuf:"bytes,2,rep,name=refused,proto3" json:"refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // how often what was refused of who came, in words, since the agent started
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Papers [][]byte               `protobuf:"bytes,1,rep,name=papers,proto3" json:"papers,omitempty"` // see update/fleet/token
+	// Of the first answer:
+	Refused       map[string]uint64 `protobuf:"bytes,2,rep,name=refused,proto3" json:"refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // how often what was refused of who came, in words, since the agent started
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1190,14 +1191,14 @@ const file_kogge_v1_fleet_proto_rawDesc = "" +
 	"\n" +
 	"LEASE_HELD\x10\x01\x12\x0e\n" +
 	"\n" +
-	"LEASE_NONE\x10\x022\xe9\x04\n" +
+	"LEASE_NONE\x10\x022\xeb\x04\n" +
 	"\fFleetService\x12;\n" +
 	"\x04Seat\x12\x15.kogge.v1.SeatRequest\x1a\x16.kogge.v1.SeatResponse\"\x04\xa8\xe3\x18\x01\x12;\n" +
 	"\x04Take\x12\x15.kogge.v1.TakeRequest\x1a\x16.kogge.v1.TakeResponse\"\x04\xa8\xe3\x18\x02\x12<\n" +
 	"\aRecords\x12\x18.kogge.v1.RecordsRequest\x1a\x0f.kogge.v1.Entry\"\x04\xa8\xe3\x18\x010\x01\x12;\n" +
 	"\x04Etcd\x12\x15.kogge.v1.EtcdRequest\x1a\x16.kogge.v1.EtcdResponse\"\x04\xa8\xe3\x18\x01\x12D\n" +
-	"\aCustody\x12\x18.kogge.v1.CustodyRequest\x1a\x19.kogge.v1.CustodyResponse\"\x04\xa8\xe3\x18\x03\x12A\n" +
-	"\x06Papers\x12\x17.kogge.v1.PapersRequest\x1a\x18.kogge.v1.PapersResponse\"\x04\xa8\xe3\x18\x01\x12M\n" +
+	"\aCustody\x12\x18.kogge.v1.CustodyRequest\x1a\x19.kogge.v1.CustodyResponse\"\x04\xa8\xe3\x18\x03\x12C\n" +
+	"\x06Papers\x12\x17.kogge.v1.PapersRequest\x1a\x18.kogge.v1.PapersResponse\"\x04\xa8\xe3\x18\x010\x01\x12M\n" +
 	"\n" +
 	"GivePapers\x12\x1b.kogge.v1.GivePapersRequest\x1a\x1c.kogge.v1.GivePapersResponse\"\x04\xa8\xe3\x18\x02\x12F\n" +
 	"\aNotices\x12\x18.kogge.v1.NoticesRequest\x1a\x19.kogge.v1.NoticesResponse\"\x04\xa8\xe3\x18\x010\x01\x12D\n" +

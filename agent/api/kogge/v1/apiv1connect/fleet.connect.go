@@ -69,7 +69,7 @@ type FleetServiceClient interface {
 	// key it is encrypted for this one, or the key itself, encrypted to that.
 	Custody(context.Context, *connect.Request[v1.CustodyRequest]) (*connect.Response[v1.CustodyResponse], error)
 	// Papers are what operators and nodes have signed besides the ledger, as far as this node has it.
-	Papers(context.Context, *connect.Request[v1.PapersRequest]) (*connect.Response[v1.PapersResponse], error)
+	Papers(context.Context, *connect.Request[v1.PapersRequest]) (*connect.ServerStreamForClient[v1.PapersResponse], error)
 	// GivePapers gives the node papers, which it verifies itself, and passes on if it has a seat.
 	GivePapers(context.Context, *connect.Request[v1.GivePapersRequest]) (*connect.Response[v1.GivePapersResponse], error)
 	// Notices are what the node knows of the fleet's nodes by their own words, which their seats
@@ -186,8 +186,8 @@ func (c *fleetServiceClient) Custody(ctx context.Context, req *connect.Request[v
 }
 
 // Papers calls kogge.v1.FleetService.Papers.
-func (c *fleetServiceClient) Papers(ctx context.Context, req *connect.Request[v1.PapersRequest]) (*connect.Response[v1.PapersResponse], error) {
-	return c.papers.CallUnary(ctx, req)
+func (c *fleetServiceClient) Papers(ctx context.Context, req *connect.Request[v1.PapersRequest]) (*connect.ServerStreamForClient[v1.PapersResponse], error) {
+	return c.papers.CallServerStream(ctx, req)
 }
 
 // GivePapers calls kogge.v1.FleetService.GivePapers.
@@ -221,7 +221,7 @@ type FleetServiceHandler interface {
 	// key it is encrypted for this one, or the key itself, encrypted to that.
 	Custody(context.Context, *connect.Request[v1.CustodyRequest]) (*connect.Response[v1.CustodyResponse], error)
 	// Papers are what operators and nodes have signed besides the ledger, as far as this node has it.
-	Papers(context.Context, *connect.Request[v1.PapersRequest]) (*connect.Response[v1.PapersResponse], error)
+	Papers(context.Context, *connect.Request[v1.PapersRequest], *connect.ServerStream[v1.PapersResponse]) error
 	// GivePapers gives the node papers, which it verifies itself, and passes on if it has a seat.
 	GivePapers(context.Context, *connect.Request[v1.GivePapersRequest]) (*connect.Response[v1.GivePapersResponse], error)
 	// Notices are what the node knows of the fleet's nodes by their own words, which their seats
@@ -268,7 +268,7 @@ func NewFleetServiceHandler(svc FleetServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(fleetServiceMethods.ByName("Custody")),
 		connect.WithHandlerOptions(opts...),
 	)
-	fleetServicePapersHandler := connect.NewUnaryHandler(
+	fleetServicePapersHandler := connect.NewServerStreamHandler(
 		FleetServicePapersProcedure,
 		svc.Papers,
 		connect.WithSchema(fleetServiceMethods.ByName("Papers")),
@@ -341,8 +341,8 @@ func (UnimplementedFleetServiceHandler) Custody(context.Context, *connect.Reques
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.FleetService.Custody is not implemented"))
 }
 
-func (UnimplementedFleetServiceHandler) Papers(context.Context, *connect.Request[v1.PapersRequest]) (*connect.Response[v1.PapersResponse], error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.FleetService.Papers is not implemented"))
+func (UnimplementedFleetServiceHandler) Papers(context.Context, *connect.Request[v1.PapersRequest], *connect.ServerStream[v1.PapersResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("kogge.v1.FleetService.Papers is not implemented"))
 }
 
 func (UnimplementedFleetServiceHandler) GivePapers(context.Context, *connect.Request[v1.GivePapersRequest]) (*connect.Response[v1.GivePapersResponse], error) {
