@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"time"
 
@@ -108,3 +109,15 @@ func FillLists(g *Gateway) {
 
 // Lists is how many places are taken of those who read lists, and of those who are told one.
 func (g *Gateway) Lists() (reading, told int) { return len(g.reads), len(g.lists) }
+
+// Tidy looks through all keys once, as if what lies there had for long.
+func (g *Gateway) Tidy(ctx context.Context) {
+	now := time.Now()
+	g.mu.Lock()
+	lies := age{now, g.newest}
+	g.mu.Unlock()
+	t := tidying{old: lies, next: lies}
+	for g.tidySome(ctx, &t, now); t.after != "" && ctx.Err() == nil; {
+		g.tidySome(ctx, &t, now)
+	}
+}

@@ -10,7 +10,8 @@
 // its session says that it lives: one lease of the gateway's stands for all of them, and what a
 // seat says again under a higher number is not written, so that ten thousand nodes that do
 // nothing cost etcd nothing. Whoever holds a member can write any
-// key: what is not signed by the seat whose key it is, is counted, and passed on to nobody.
+// key: what is not signed by the seat whose key it is, is counted, and passed on to nobody; and what
+// lies where nobody has a place is taken away after a while.
 //
 // A node may be slow or hostile, and costs no more for that: its place in a queue is a number,
 // and if it is overtaken it is told to ask anew; what it asks for is counted, by its seat.
@@ -175,6 +176,7 @@ type Stats struct {
 	Slow     uint64 // nodes that were told to ask anew
 	Recalled uint64 // nodes that were told to put their objects again
 	Lost     uint64 // times that the watch was lost
+	Removed  uint64 // keys that were nobody's
 	// Refused are objects of nodes, Ignored what lay in etcd, and Dropped sessions, by reason.
 	Refused, Ignored, Dropped map[string]uint64
 }
@@ -199,7 +201,7 @@ func (g *Gateway) Run(ctx context.Context, s *store.Store) {
 	g.back, g.lostAt = true, time.Now()
 	g.mu.Unlock()
 	for _, task := range []func(context.Context){
-		func(ctx context.Context) { s.Follow(ctx, board.Root, follower{g}) }, g.write, g.keep, g.sweep, g.bury, g.keepLedger,
+		func(ctx context.Context) { s.Follow(ctx, board.Root, follower{g}) }, g.write, g.keep, g.sweep, g.bury, g.keepLedger, g.tidy,
 	} {
 		g.wait.Go(func() { task(ctx) })
 	}

@@ -2,11 +2,14 @@ package gateway_test
 
 import (
 	"bytes"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"kogge.example/agent/etcd/store"
 	"kogge.example/update/fleet/board"
+	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/notice"
 )
 
@@ -40,4 +43,62 @@ func TestUnleased(t *testing.T) {
 		})
 	}
 	w.whole()
+}
+
+// TestTidy has somebody write more than a page of what is nobody's: all of it goes, by whichever gateway;
+// what is of the fleet stays, and what a release to come may have put there, but for what is too much of it.
+func TestTidy(t *testing.T) {
+	w := newWorld(t, 4, 1)
+	w.whole()
+	s, err := store.Open(w.etcd.Socket(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	n4 := w.nodes[3]
+	own := board.Nodes.Prefix() + n4.seat.Key.ID().String() + "/"
+	lies := make(map[string]bool) // that stay
+	var writes []store.Write
+	write := func(key string, value []byte, stays bool) {
+		writes, lies[key] = append(writes, store.Write{Key: key, Value: value}), stays
+	}
+	for i := range 20 {
+		write(fmt.Sprintf("%sload%02d", own, i), n4.seal("kogge/load/v1", 1, []byte("{}")).Bytes(), i < 16)
+		write(fmt.Sprintf("/other/%d", i), nil, false)
+		write(fmt.Sprintf("%s%x/status", board.Nodes.Prefix(), i), nil, false)
+		write(fmt.Sprintf("%s%s/record", board.Nodes.Prefix(), document.HashOf([]byte{byte(i)})), []byte("junk"), false)
+		write(board.Entry(int64(1000+i)).Key(), []byte("junk"), false)
+	}
+	write(board.Root+strings.Repeat("x", 1000), nil, false)
+	write(board.Root+strings.Repeat("x", 1001), nil, false)
+	write("/zzz", nil, false)
+	write(board.Root+"zzz", nil, false) // the gateways are told of it, and of all before
+	for len(writes) > 0 {
+		some := writes[:min(len(writes), 64)]
+		w.etcd.Until("they are written", func() bool {
+			_, done, err := s.Write(t.Context(), some)
+			return err == nil && done
+		})
+		writes = writes[len(some):]
+	}
+	w.etcd.Until("what is nobody's is gone", func() bool {
+		for _, n := range w.nodes[:3] {
+			n.gateway.Tidy(t.Context())
+		}
+		for key, stays := range lies {
+			if i, err := s.Get(t.Context(), key); err != nil || (i.Revision > 0) != stays {
+				return false
+			}
+		}
+		return true
+	})
+	w.etcdHas(w.nodes...)
+	w.whole()
+	var removed uint64
+	for _, n := range w.nodes[:3] {
+		removed += n.gateway.Stats().Removed
+	}
+	if removed == 0 {
+		t.Error("none is counted")
+	}
 }

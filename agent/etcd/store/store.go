@@ -116,6 +116,21 @@ func (s *Store) list(ctx context.Context, prefix, after string, give func([]Item
 	}
 }
 
+// Keys are some keys of all there are, behind one, in their order, without what lies there; more: there are
+// more behind those. It may be behind as [Store.List] is.
+func (s *Store) Keys(ctx context.Context, after string) (items []Item, more bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, CallLimit)
+	defer cancel()
+	r, err := s.c.Get(ctx, after+"\x00", clientv3.WithFromKey(), clientv3.WithKeysOnly(), clientv3.WithSerializable(), clientv3.WithLimit(shortPage))
+	if err != nil {
+		return nil, false, fmt.Errorf("etcd: list keys: %w", err)
+	}
+	for _, kv := range r.Kvs {
+		items = append(items, Item{Key: string(kv.Key), Revision: kv.ModRevision, Lease: kv.Lease})
+	}
+	return items, r.More, nil
+}
+
 // Write is one of several that are done together.
 type Write struct {
 	Key    string
@@ -123,6 +138,7 @@ type Write struct {
 	Lease  int64 // 0: it stays
 	Was    int64 // the revision of what has to lie there; 0: nothing
 	Delete bool
+	Under  bool // all keys are deleted that begin so, whatever lies there; Was says nothing
 }
 
 // Write does all of some writes, or none: done is false where something else lies under one of
@@ -134,8 +150,12 @@ func (s *Store) Write(ctx context.Context, writes []Write) (revision int64, done
 	var were []clientv3.Cmp
 	var ops []clientv3.Op
 	for _, w := range writes {
-		were = append(were, clientv3.Compare(clientv3.ModRevision(w.Key), "=", w.Was))
+		if !w.Under {
+			were = append(were, clientv3.Compare(clientv3.ModRevision(w.Key), "=", w.Was))
+		}
 		switch {
+		case w.Delete && w.Under:
+			ops = append(ops, clientv3.OpDelete(w.Key, clientv3.WithPrefix()))
 		case w.Delete:
 			ops = append(ops, clientv3.OpDelete(w.Key))
 		default:

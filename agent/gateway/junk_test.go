@@ -1,0 +1,122 @@
+package gateway
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"kogge.example/agent/gateway/wire"
+	"kogge.example/update/fleet/board"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/signed"
+	"kogge.example/update/golden"
+)
+
+// TestJunk has which keys may lie in etcd, and why the others may not: releases to come rely on it.
+func TestJunk(t *testing.T) {
+	state := ledgertest.Founded(t, 3, 3).Log.State()
+	state.Operators = []ledger.Operator{{Name: "cleo", Key: ledgertest.Key(t, "cleo").ID()}}
+	l, fleet, own := lawOf(state), state.Fleet(), state.Roster.Seats[0].Key.ID()
+	seal := func(kind, by string, fleet document.Hash) []byte {
+		e, err := signed.Seal(kind, fleet, ledgertest.Private(by), 1, []byte("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e.Bytes()
+	}
+	load := seal("kogge/load/v1", "n1", fleet)
+	forged := append(load[:len(load)-1:len(load)-1], load[len(load)-1]^1)
+	nodes := func(id document.Hash, leaf string) string { return board.Nodes.Prefix() + id.String() + "/" + leaf }
+	var b strings.Builder
+	for _, c := range []struct {
+		what, key string
+		lease     int64
+		value     []byte
+	}{
+		{"a record", nodes(own, "record"), 0, seal(notice.NodeKind, "n1", fleet)},
+		{"a record that is none, which its node writes anew", nodes(own, "record"), 0, []byte("junk")},
+		{"a record too large for nodes that are away", nodes(own, "record"), 0, make([]byte, wire.MaxValue+1)},
+		{"a status", nodes(own, "status"), 7, seal(notice.StatusKind, "n1", fleet)},
+		{"a status that stays", nodes(own, "status"), 0, seal(notice.StatusKind, "n1", fleet)},
+		{"a record of a node that nobody has", nodes(document.HashOf(nil), "record"), 0, seal(notice.NodeKind, "n1", fleet)},
+		{"a status of a node that nobody has", nodes(document.HashOf(nil), "status"), 7, nil},
+		{"a record of the ledger", board.Entry(3).Key(), 0, []byte("{}")},
+		{"the last one that may come soon", board.Entry(state.Height + recent).Key(), 0, nil},
+		{"one that may not", board.Entry(state.Height + recent + 1).Key(), 0, nil},
+		{"another leaf, by a seat", nodes(own, "load"), 0, load},
+		{"another leaf, by an operator", nodes(own, "spec"), 0, seal("kogge/spec/v1", "cleo", fleet)},
+		{"another topic", board.Root + "loads/1", 0, load},
+		{"another version", "/kogge/v2/nodes/x/load", 0, load},
+		{"another version of a status", "/kogge/v2/nodes/x/status", 0, seal(notice.StatusKind, "n1", fleet)},
+		{"another leaf, with nothing there", nodes(own, "load"), 0, nil},
+		{"another leaf, by a stranger", nodes(own, "load"), 0, seal("kogge/load/v1", "eve", fleet)},
+		{"another leaf, of another fleet", nodes(own, "load"), 0, seal("kogge/load/v1", "n1", document.HashOf(nil))},
+		{"another leaf, with a wrong signature", nodes(own, "load"), 0, forged},
+		{"a status in another place", board.Root + "loads/1", 0, seal(notice.StatusKind, "n1", fleet)},
+		{"another version, with junk there", "/kogge/v2/roster", 0, []byte("junk")},
+		{"no version", "/kogge/roster", 0, load},
+		{"no version that is one", "/kogge/v01/loads/1", 0, load},
+		{"version 0", "/kogge/v0/loads/1", 0, load},
+		{"the prefix alone", "/kogge/v1", 0, load},
+		{"outside", "/other", 0, load},
+		{"long", board.Root + strings.Repeat("x", longKey), 0, load},
+	} {
+		why, look := l.ofKey(c.key, c.lease)
+		if look {
+			why, _ = l.ofValue(c.key, c.value)
+		}
+		if why == "" {
+			why = "stays"
+		}
+		fmt.Fprintf(&b, "%s: %s\n", c.what, why)
+	}
+	golden.Compare(t, "junk.txt", b.String())
+}
+
+// TestAges has nothing be old before it has lain there for long enough, nor by revisions of another etcd.
+func TestAges(t *testing.T) {
+	var d tidying
+	start := time.Now()
+	for _, c := range []struct {
+		after     time.Duration
+		newest    int64
+		old, next int64
+	}{
+		{0, 5, 0, 5}, {tidyAfter - 1, 9, 0, 5}, {tidyAfter, 10, 5, 10}, {tidyAfter + tidyEvery, 20, 5, 10}, {2 * tidyAfter, 30, 10, 30},
+		{2*tidyAfter + 1, 3, 0, 3}, {3*tidyAfter + 1, 4, 3, 4},
+	} {
+		if d.ages(start.Add(c.after), c.newest); d.old.revision != c.old || d.next.revision != c.next {
+			t.Errorf("after %s: %+v, %+v", c.after, d.old, d.next)
+		}
+	}
+}
+
+// FuzzJunk has keys and values that a hostile member made up: none that this release has a place for goes
+// by what lies there, unless it is too large, and none stays that nobody of the ledger has signed.
+func FuzzJunk(f *testing.F) {
+	state := ledgertest.Founded(f, 3, 1).Log.State()
+	l := lawOf(state)
+	f.Add("/kogge/v1/ledger/0000000001", []byte("{}"))
+	f.Add("/kogge/v2/x", []byte("{}"))
+	f.Add(board.Root+"nodes/"+state.Roster.Seats[0].Key.ID().String()+"/load", []byte{})
+	f.Fuzz(func(t *testing.T, key string, value []byte) {
+		why, look := l.ofKey(key, 0)
+		if look == (why != "") {
+			t.Fatalf("%q: %q, %v", key, why, look)
+		}
+		if !look {
+			return
+		}
+		why, of := l.ofValue(key, value)
+		if _, known := board.Parse(key); known != (why == "" && of.IsZero() || why == wire.TooLarge.String()) {
+			t.Errorf("%q: %q by %s", key, why, of)
+		}
+		if why == "" && !of.IsZero() && !l.signers[of] {
+			t.Errorf("%q stays by %s", key, of)
+		}
+	})
+}
