@@ -118,13 +118,15 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 }
 
 // tellAdopted tells a node that is in the fleet already which keys are revoked, if any: it may have come
-// in by a member that left some out, or has made some up.
+// in by a member that left some out, or has made some up. Of an operator who may not say so it hears
+// of none, and he has it remembered all the same.
 func tellAdopted(ctx context.Context, k *keyring.Keyring, name, address string, tell func(Notice)) error {
 	keys, err := k.RevokedKeys()
 	if err != nil {
 		return err
 	}
-	if err := (Remote{Keys: k, Name: name, Address: address, Tell: tell}).tellRevoked(ctx, keys); err != nil {
+	err = (Remote{Keys: k, Name: name, Address: address, Tell: tell}).tellRevoked(ctx, keys)
+	if err != nil && connect.CodeOf(err) != connect.CodePermissionDenied {
 		return Untold{name, err}
 	}
 	return nil
