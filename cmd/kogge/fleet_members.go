@@ -91,6 +91,15 @@ func memberRows(s ledger.State, seen []operate.Sighting, e operate.EtcdHealth) [
 	return all
 }
 
+// rounded is a duration in whole milliseconds, for people.
+func rounded(duration string) string {
+	d, err := time.ParseDuration(duration)
+	if err != nil {
+		return "-"
+	}
+	return d.Round(time.Millisecond).String()
+}
+
 func printMembers(w io.Writer, rows []fleetMember) error {
 	t := newTable(w)
 	t.head("SEAT\tNODE\tETCD\tSTATE\tREVISION\tSIZE\tFSYNC\tCOPIES\tDOES")
@@ -107,7 +116,7 @@ func printMembers(w io.Writer, rows []fleetMember) error {
 		if m.Quota > 0 {
 			size = fmt.Sprintf("%s of %s", iec(uint64(m.Bytes)), iec(uint64(m.Quota)))
 		}
-		t.row("%d\t%s\t%s\t%s\t%d\t%s\t%s\t%d\t%s\n", m.Seat, m.Node, m.Role, state, m.Revision, size, cmp.Or(m.Fsync, "-"), m.Snapshots, cmp.Or(m.Problem, m.Doing, "-"))
+		t.row("%d\t%s\t%s\t%s\t%d\t%s\t%s\t%d\t%s\n", m.Seat, m.Node, m.Role, state, m.Revision, size, rounded(m.Fsync), m.Snapshots, cmp.Or(m.Problem, m.Doing, "-"))
 	}
 	return t.Flush()
 }

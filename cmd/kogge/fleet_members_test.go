@@ -22,7 +22,7 @@ func TestMembers(t *testing.T) {
 	s := ledgertest.Founded(t, 6, 3).Log.State()
 	s.Roster.Seats = v.Founding.Roster.Seats
 	seen := []operate.Sighting{
-		{Node: "n1", Etcd: &apiv1.EtcdResponse{Wanted: true, Running: true, Leader: 1, Doing: "at rest", Revision: 812, Bytes: 40 << 10, Quota: 64 << 20, Fsync: "12ms", Snapshots: 3, NewestSnapshot: 800}},
+		{Node: "n1", Etcd: &apiv1.EtcdResponse{Wanted: true, Running: true, Leader: 1, Doing: "at rest", Revision: 812, Bytes: 40 << 10, Quota: 64 << 20, Fsync: "12.480467ms", Snapshots: 3, NewestSnapshot: 800}},
 		{Node: "n2", Err: errors.New("no route to host")},
 		{Node: "n3", Etcd: &apiv1.EtcdResponse{Wanted: true, Doing: "waits", Problem: "its disk\nis full"}},
 		{Node: "n4", Etcd: &apiv1.EtcdResponse{Wanted: true, Running: true, Leader: 1, Doing: "learns", Revision: 700}},
