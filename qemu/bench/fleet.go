@@ -24,7 +24,7 @@ const fleetNodes = 4
 // fleet boots a fleet as kogge vm fleet does, and measures what it costs when nobody asks anything,
 // and how long it is without a leader, or without a machine.
 func (b *bench) fleet(ctx context.Context, idle time.Duration) ([]row, error) {
-	lone, err := b.three(ctx)
+	lone, err := b.three(ctx, 1) // as kogge vm fleet has them
 	if err != nil {
 		return nil, err
 	}

@@ -128,7 +128,7 @@ func measure(ctx context.Context, s settings, only []string) ([]row, error) {
 		{"size", b.sizes},
 		{"boot", func() ([]row, error) { return b.boots(ctx, s.runs) }},
 		{"phases", func() ([]row, error) { return b.phases(ctx, s.runs) }},
-		{"three", func() ([]row, error) { return b.three(ctx) }},
+		{"three", func() ([]row, error) { return b.three(ctx, 2) }},
 		{"fleet", func() ([]row, error) { return b.fleet(ctx, s.idle) }},
 		{"memory", func() ([]row, error) { return b.memory(ctx, s.idle) }},
 		{"work", func() ([]row, error) { return b.work(ctx, s.runs, s.idle) }},

@@ -54,15 +54,15 @@ func (b *bench) sizes() ([]row, error) {
 	}, nil
 }
 
-// three starts three nodes at once and waits until all answer.
-func (b *bench) three(ctx context.Context) ([]row, error) {
+// three starts three nodes with so many processors at once, and waits until all answer.
+func (b *bench) three(ctx context.Context, cpus int) ([]row, error) {
 	var g errgroup.Group
 	cpu := make([]float64, 3)
 	wall := make([]float64, 3)
 	for i := range cpu {
 		g.Go(func() error {
 			m := b.machine(fmt.Sprintf("n%d", i+1), true)
-			m.MemoryMiB = 512
+			m.MemoryMiB, m.CPUs = 512, cpus
 			var err error
 			cpu[i], wall[i], err = b.toAnswer(ctx, m)
 			return err
