@@ -160,9 +160,9 @@ func (s *small) part(apart bool) {
 // wait waits until something holds.
 func (s *small) wait(what string, holds func() bool) {
 	s.t.Helper()
-	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			s.t.Fatalf("%s: not within a minute", what)
+			s.t.Fatalf("%s: not within five minutes", what)
 		}
 	}
 }
