@@ -44,7 +44,7 @@ type Config struct {
 	Said func(Status)
 	// Log takes lines for people. Default: nobody does.
 	Log func(string)
-	// Slowest is what a synced write may take where a member's data is. Default [Slowest].
+	// Slowest is what 99 in 100 synced writes may take where a member's data is. Default [Slowest].
 	Slowest time.Duration
 	// Quota is how many bytes etcd's data may have. Default [DefaultQuota].
 	Quota int64
@@ -82,7 +82,7 @@ const (
 	tick     = 125 * time.Millisecond
 	election = 1250 * time.Millisecond
 
-	// Slowest is what a synced write may take where a member's log is. etcd's makers want 10 ms
+	// Slowest is what 99 in 100 synced writes may take where a member's log is. etcd's makers want 10 ms
 	// of disks in a data centre, for throughput. Here some writes a minute are all there is,
 	// and SD cards and eMMC, with 10 to 100 ms, have to do. What may not happen is that a
 	// leader looks dead: it sends no heartbeat while it writes, so a write has to be over well
