@@ -104,6 +104,7 @@ func (m *member) own(ctx context.Context, what membership.Folder, why string, mk
 	own.Alone = own.Wanted && (alone || only)
 	own.Unfit = m.short()
 	if what == membership.Absent {
+		m.disk.Slowest = cmp.Or(m.c.Slowest, Slowest(m.facts.Trial))
 		m.disk.Probe(m.c.Dir)
 		dies := ""
 		if mk.Failed >= maxFailed {

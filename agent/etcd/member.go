@@ -118,7 +118,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	all, guests := &conns{}, &guests{verify: c.VerifyPeer}
 	m := &member{
-		c: c, disk: fsync.Disk{Slowest: cmp.Or(c.Slowest, Slowest)}, conns: all, guests: guests, dial: newDialer(c, all, guests.admit), quiet: time.Now(), changed: time.Now(), voted: time.Now(),
+		c: c, conns: all, guests: guests, dial: newDialer(c, all, guests.admit), quiet: time.Now(), changed: time.Now(), voted: time.Now(),
 		knocked: make(chan struct{}, 1), vain: make(map[int]time.Time), said: make(map[string]time.Time),
 	}
 	m.ears = &ears{dial: m.dial}
