@@ -30,10 +30,6 @@ var without = map[string]string{
 	revokedName:    "this node knows of operators the first one alone: it is repaired when he has revoked keys once more (kogge operator revoke)",
 }
 
-// asideSuffix is behind the name of a file that could not be read, once another one has taken its
-// place.
-const asideSuffix = ".damaged"
-
 func (d damage) has(name string) bool { _, is := d[name]; return is }
 
 // aside keeps a damaged file beside it, before another one takes its place, whether it can be read or
@@ -46,7 +42,7 @@ func (d damage) aside(files keeping, name string) error {
 	if errors.Is(b.why, document.ErrNewer) {
 		return fmt.Errorf("%s: %w: nothing takes its place: start the release that has written it", name, b.why)
 	}
-	err := files.Keep(name, name+asideSuffix)
+	err := files.Keep(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

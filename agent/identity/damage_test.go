@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/durable"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger/ledgertest"
@@ -122,8 +123,8 @@ func TestNodeRepaired(t *testing.T) {
 				if err == nil && n.Problem() != nil {
 					err = repair(n)
 				}
-				if err != nil || n.Problem() != nil || !n.Adopted() && !strings.Contains(after.disk[membershipName], "token") || after.disk[name+asideSuffix] != junk {
-					t.Errorf("%s, writes=%d lands=%v: %v, %v; %q", name, writes, lands, err, n.Problem(), after.disk[name+asideSuffix])
+				if err != nil || n.Problem() != nil || !n.Adopted() && !strings.Contains(after.disk[membershipName], "token") || after.disk[durable.AsideName(name, 1)] != junk {
+					t.Errorf("%s, writes=%d lands=%v: %v, %v; %q", name, writes, lands, err, n.Problem(), after.disk[durable.AsideName(name, 1)])
 				}
 				if n, err = openNode(after); err != nil || n.Problem() != nil {
 					t.Errorf("%s, writes=%d lands=%v: at the next start: %v, %v", name, writes, lands, err, n.Problem())
@@ -248,8 +249,8 @@ func TestUnreadIsKept(t *testing.T) {
 		if err == nil {
 			err = repair(now)
 		}
-		if err != nil || disk[name+asideSuffix] != m.disk[name] || disk[name] == m.disk[name] && name != enrolmentName || now.Unread() {
-			t.Errorf("%s: %v: kept is %q", name, err, disk[name+asideSuffix])
+		if err != nil || disk[durable.AsideName(name, 1)] != m.disk[name] || disk[name] == m.disk[name] && name != enrolmentName || now.Unread() {
+			t.Errorf("%s: %v: kept is %q", name, err, disk[durable.AsideName(name, 1)])
 		}
 		if name == nodeKeyName {
 			continue // it has no version
@@ -281,7 +282,7 @@ func TestWrapDamaged(t *testing.T) {
 				t.Fatal(err)
 			}
 			now, err := openCustody(&memoryFiles{disk: disk, left: 100}, id, seat)
-			if err != nil || disk[wrapName+asideSuffix] != junk || string(now.Says(1).Key) == string(before) || (writes < 2) != (now.Problem() != nil) {
+			if err != nil || disk[durable.AsideName(wrapName, 1)] != junk || string(now.Says(1).Key) == string(before) || (writes < 2) != (now.Problem() != nil) {
 				t.Errorf("%q, writes=%d: %v, %q", junk, writes, err, disk)
 			}
 		}

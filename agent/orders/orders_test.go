@@ -31,7 +31,7 @@ func (d disk) Replace(name string, data []byte) error {
 }
 
 func (d disk) Aside(name string) error {
-	if err := d.Rename("orders/"+name, "orders/"+name+".damaged"); err != nil {
+	if err := d.Rename("orders/"+name, durable.AsideName("orders/"+name, 1)); err != nil {
 		return err
 	}
 	return d.Sync("orders")
@@ -178,7 +178,7 @@ func TestDecay(t *testing.T) {
 	if again := Open(dir); again.Problem() != nil || len(again.All()) != 1 {
 		t.Errorf("at the next start: %v", again.Problem())
 	}
-	if kept, err := os.ReadFile(file + ".damaged"); err != nil || string(kept) != string(raw) {
+	if kept, err := os.ReadFile(durable.AsideName(file, 1)); err != nil || string(kept) != string(raw) {
 		t.Errorf("it lies aside as %q, %v", kept, err)
 	}
 	if news, err := b.Keep(s, one); !news || err != nil || b.Problem() != nil {

@@ -32,7 +32,7 @@ func (d disk) Replace(name string, data []byte) error {
 func (d disk) Remove(name string) error { return d.Files.Remove("papers/" + name) }
 
 func (d disk) Aside(name string) error {
-	if err := d.Rename("papers/"+name, "papers/"+name+".damaged"); err != nil {
+	if err := d.Rename("papers/"+name, durable.AsideName("papers/"+name, 1)); err != nil {
 		return err
 	}
 	return d.Sync("papers")
