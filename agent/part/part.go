@@ -43,11 +43,13 @@ type Part struct {
 	run   string // the folder that does not outlive a boot
 	show  func() // has PID 1 look at the facts in it, for the console
 
+	opening sync.Mutex // guards store, and comes before mu
+	store   *papers.Store
+
 	mu    sync.Mutex // guards what follows
 	told  control.Fleet
 	seat  *identity.Seat
 	taken *pinned.Ledger
-	store *papers.Store
 	held  *identity.Custody
 	waits string // why the node has not come in yet
 	done  *deeds.Log
@@ -125,8 +127,8 @@ func (p *Part) before() (*identity.Seat, *pinned.Ledger, error) {
 // papers are what operators and nodes of the fleet have signed besides the ledger. They are
 // opened once; where the disk gives none, the node begins with none, and says so.
 func (p *Part) papers() *papers.Store {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.opening.Lock()
+	defer p.opening.Unlock()
 	if p.store == nil {
 		store, err := papers.Open(filepath.Join(p.state, "kogge", "papers"), func() ledger.State { return p.trusted(p.opened()) })
 		if err != nil {
