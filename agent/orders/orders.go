@@ -148,7 +148,7 @@ func (b *Book) Keep(s ledger.State, e signed.Envelope) (news bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if before, there := b.held[name]; there {
-		if bytes.Equal(before.Message(), e.Message()) {
+		if order.Same(before, e) {
 			return false, b.unkept[name]
 		}
 		if before.Sequence > e.Sequence && order.Counts(s, before) {
