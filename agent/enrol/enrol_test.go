@@ -226,6 +226,7 @@ func TestOwns(t *testing.T) {
 	use := ledgertest.Must[token.Use](t)(token.NewUse(seed, record, node, before, "n9", func(kind string, id document.Hash, sequence uint64, body []byte) (signed.Envelope, error) {
 		return signed.Seal(kind, id, ledgertest.Private("a"), sequence, body)
 	}))
+	issuer := document.HashOf(record.Issuer).String()
 	accept := func(number int64, tlsKey document.Hash) []byte {
 		return ledgertest.Must[token.Paper](t)(token.SignAccept(id, token.Accept{Version: 1, Node: node, Name: "n9", TLSKey: tlsKey, Number: number}, operator)).Bytes()
 	}
@@ -234,18 +235,22 @@ func TestOwns(t *testing.T) {
 		paper   []byte
 		revoked document.Hash
 		is      map[document.Hash]error
+		gone    bool // the operator's key is revoked
 	}{
-		{"it came", use.Bytes(), document.Hash{}, map[document.Hash]error{before: nil, now: ErrOtherKey}},
-		{"it came, and was revoked", nil, before, map[document.Hash]error{before: fleet.ErrRevoked, now: fleet.ErrRevoked}},
-		{"an operator has seen no TLS key", accept(1, document.Hash{}), before, map[document.Hash]error{before: fleet.ErrRevoked, now: fleet.ErrRevoked}},
-		{"he has seen another one", accept(2, now), document.Hash{}, map[document.Hash]error{before: ErrOtherKey, now: nil}},
-		{"and the first one was revoked", nil, before, map[document.Hash]error{before: ErrOtherKey, now: nil}},
-		{"and that, too", nil, now, map[document.Hash]error{before: fleet.ErrRevoked, now: fleet.ErrRevoked}},
+		{"it came", use.Bytes(), document.Hash{}, map[document.Hash]error{before: nil, now: ErrOtherKey}, false},
+		{"it came, and was revoked", nil, before, map[document.Hash]error{before: fleet.ErrRevoked, now: fleet.ErrRevoked}, false},
+		{"an operator has seen no TLS key", accept(1, document.Hash{}), before, map[document.Hash]error{before: fleet.ErrRevoked, now: fleet.ErrRevoked}, false},
+		{"he has seen another one", accept(2, now), document.Hash{}, map[document.Hash]error{before: ErrOtherKey, now: nil}, false},
+		{"and the first one was revoked", nil, before, map[document.Hash]error{before: ErrOtherKey, now: nil}, false},
+		{"and that, too", nil, now, map[document.Hash]error{before: fleet.ErrRevoked, now: fleet.ErrRevoked}, false},
+		{"he was revoked, and with him the first one", nil, before, map[document.Hash]error{before: fleet.ErrRevoked, now: nil}, true},
+		{"he was revoked, who may have seen nothing", nil, now, map[document.Hash]error{before: nil, now: fleet.ErrRevoked, document.HashOf([]byte("another")): fleet.ErrRevoked}, true},
+		{"he alone was revoked", nil, document.Hash{}, map[document.Hash]error{before: nil, now: nil, document.HashOf([]byte("another")): ErrOtherKey}, true},
 	} {
 		if step.paper != nil {
 			ledgertest.Must[token.Change](t)(b.set.Recall(step.paper))
 		}
-		m.Revoked = func(key string) bool { return key == step.revoked.String() }
+		m.Revoked = func(key string) bool { return key == step.revoked.String() || step.gone && key == issuer }
 		for tlsKey, is := range step.is {
 			if known, err := m.owns(node, tlsKey); !known || !errors.Is(err, is) || is == nil && err != nil {
 				t.Errorf("%s, TLS key %s: %v, %v", step.what, tlsKey.Short(), known, err)

@@ -368,9 +368,14 @@ func (m *Member) owns(node signed.Key, tlsKey document.Hash) (known bool, err er
 			all = append(all, own)
 		}
 	}
-	if a, _, ok := m.Papers.Accepted(node); ok && !a.TLSKey.IsZero() {
+	u, came := m.Papers.CameBy(node)
+	a, paper, accepted := m.Papers.Accepted(node)
+	switch accepted = accepted && !a.TLSKey.IsZero(); {
+	case accepted && came && tlsKey == u.TLSKey && m.withdrawn(paper): // a revoked operator's word locks nobody out
+		all = append(all, u.TLSKey)
+	case accepted:
 		all = append(all, a.TLSKey) // an operator's word, after the use
-	} else if u, ok := m.Papers.CameBy(node); ok {
+	case came:
 		all = append(all, u.TLSKey)
 	}
 	for _, one := range all {
@@ -382,6 +387,12 @@ func (m *Member) owns(node signed.Key, tlsKey document.Hash) (known bool, err er
 		return true, fmt.Errorf("node of key %s: %w, %s", node.ID().Short(), ErrOtherKey, all[0].Short())
 	}
 	return len(all) > 0, nil
+}
+
+// withdrawn says whether the key of who has signed a paper was revoked.
+func (m *Member) withdrawn(paper []byte) bool {
+	p, err := token.ParsePaper(paper)
+	return err == nil && m.Revoked(document.HashOf(p.Issuer).String())
 }
 
 // hear answers one question.
