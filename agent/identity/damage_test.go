@@ -104,7 +104,7 @@ func TestNodeRepaired(t *testing.T) {
 		nodeKeyName:    func(n *Node) error { return again(t, f, n) },
 		membershipName: func(n *Node) error { return again(t, f, n) },
 		enrolmentName:  func(n *Node) error { return n.enrols(enrolmentFile{Came: true}) },
-		revokedName:    func(n *Node) error { return n.Revoke() },
+		revokedName:    func(n *Node) error { return n.RevokeAll() },
 	} {
 		for writes := 0; ; writes++ {
 			done := false
@@ -235,7 +235,7 @@ func TestUnreadIsKept(t *testing.T) {
 		nodeKeyName:    func(n *Node) error { return again(t, f, n) },
 		membershipName: func(n *Node) error { return again(t, f, n) },
 		enrolmentName:  func(n *Node) error { return n.enrols(enrolmentFile{Came: true}) },
-		revokedName:    func(n *Node) error { return n.Revoke(fleet.KeyID([]byte("mallory"))) },
+		revokedName:    func(n *Node) error { return n.RevokeAll(fleet.KeyID([]byte("mallory"))) },
 	} {
 		disk := maps.Clone(m.disk)
 		files := &memoryFiles{disk: disk, left: 1000}
@@ -265,6 +265,84 @@ func TestUnreadIsKept(t *testing.T) {
 		if !errors.Is(err, document.ErrNewer) || disk[name] != later || now.Unread() {
 			t.Errorf("%s of a later release: %v", name, err)
 		}
+	}
+}
+
+// TestRevokedStaysPartial: nobody's own list mends one that could not be read, however often he sends it,
+// and with a cut at each write; only who says that it is all does.
+func TestRevokedStaysPartial(t *testing.T) {
+	bob, carol, dora := fleet.KeyID([]byte("bob")), fleet.KeyID([]byte("carol")), fleet.KeyID([]byte("dora"))
+	junk := `{"version": 1, "keys": ["` + bob + `"`
+	for writes := range 8 {
+		for _, lands := range []bool{false, true} {
+			disk := map[string]string{revokedName: junk}
+			m := &memoryFiles{disk: disk, left: writes, lands: lands}
+			for _, keys := range [][]string{nil, {carol}, nil, {carol}, {dora}} {
+				n, err := openNode(m)
+				if err == nil {
+					err = n.Revoke(keys...)
+				}
+				if err != nil && !errors.Is(err, errCut) {
+					t.Fatal(err)
+				}
+				if err == nil && (!n.Forgets() || !n.Revoked(bob) || slices.ContainsFunc(keys, func(key string) bool { return !n.Revoked(key) })) {
+					t.Errorf("writes=%d: it is told of %v, and forgets: %v, %v", writes, keys, n.Forgets(), n.RevokedKeys())
+				}
+			}
+			n, err := openNode(&memoryFiles{disk: disk, left: 1000})
+			if err != nil || !n.Forgets() || !n.Revoked(bob) || writes >= 4 && (!n.Revoked(carol) || !n.Revoked(dora)) {
+				t.Errorf("writes=%d: at the next start: %v, %v", writes, err, n.RevokedKeys())
+			}
+			if writes >= 4 && (disk[durable.AsideName(revokedName, 1)] != junk || disk[durable.AsideName(revokedName, 2)] != "") {
+				t.Errorf("writes=%d: aside lie %q", writes, slices.Sorted(maps.Keys(disk)))
+			}
+			if err := n.RevokeAll(); err != nil || n.Forgets() || n.Problem() != nil || !n.Revoked(bob) {
+				t.Errorf("writes=%d: %v, %v", writes, err, n.Problem())
+			}
+			if n, err = openNode(&memoryFiles{disk: disk}); err != nil || n.Forgets() || n.Problem() != nil {
+				t.Errorf("writes=%d: at the start after that: %v, %v", writes, err, n.Problem())
+			}
+		}
+	}
+}
+
+// TestRevokedByLater: keys are revoked also where a later release has written the list, which stays as it
+// is, and the node says what mends that.
+func TestRevokedByLater(t *testing.T) {
+	bob, carol := fleet.KeyID([]byte("bob")), fleet.KeyID([]byte("carol"))
+	later := `{"version": 9, "keys": [{"key": "` + bob + `"}]}`
+	m := &memoryFiles{disk: map[string]string{revokedName: later, toldName: later, membershipName: later, enrolmentName: later}, left: 1000}
+	for _, keys := range [][]string{nil, {carol}, nil} {
+		n, err := openNode(m)
+		if err == nil {
+			err = n.Revoke(keys...)
+		}
+		if err != nil || !n.Forgets() || !n.Revoked(bob) || m.disk[revokedName] != later || n.RevokeAll() == nil {
+			t.Errorf("it is told of %v: %v, %v", keys, err, n.RevokedKeys())
+		}
+		for line := range strings.Lines(n.Problem().Error()) {
+			if !strings.HasSuffix(strings.TrimSpace(line), newerMend) {
+				t.Errorf("it advises: %s", line)
+			}
+		}
+	}
+	if n, err := openNode(m); err != nil || !n.Revoked(carol) || !n.Revoked(bob) {
+		t.Errorf("at the next start: %v, %v", err, n.RevokedKeys())
+	}
+	m.disk[revokedName] = `{"version": 1, "keys": ["` + bob + `"]}` // as that release would leave it
+	n, err := openNode(m)
+	if err != nil || n.Forgets() || !n.Revoked(carol) || !n.Revoked(bob) {
+		t.Errorf("in that release: %v, %v", err, n.RevokedKeys())
+	}
+	m.disk[addedName] = "junk"
+	if n, err = openNode(m); err != nil || !n.Forgets() {
+		t.Errorf("it knows all: %v", err)
+	}
+	if err := n.RevokeAll(carol); err != nil || n.Forgets() {
+		t.Errorf("it forgets: %v", err)
+	}
+	if n, err = openNode(m); err != nil || n.Forgets() || !n.Revoked(carol) || !n.Revoked(bob) {
+		t.Errorf("at the next start: %v, %v", err, n.RevokedKeys())
 	}
 }
 

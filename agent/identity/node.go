@@ -402,11 +402,8 @@ func (n *Node) AdoptKnowing(revoked []string, certDER []byte, chain ...[]byte) e
 	if _, err := n.verify(m); err != nil {
 		return fmt.Errorf("adopt: %w", err)
 	}
-	if err := n.revoke(revoked); err != nil {
+	if err := n.revoke(revoked, false); err != nil {
 		return fmt.Errorf("adopt: revoke %w", err)
-	}
-	if err := n.tell(nil); err != nil {
-		return fmt.Errorf("adopt: %w", err)
 	}
 	if n.m.chain == nil { // an operator has it in hand, who need not accept it
 		f := n.enrolment
