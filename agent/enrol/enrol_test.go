@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -92,8 +93,8 @@ func member0(t testing.TB) (*Member, book, tls.ConnectionState) {
 	leaf := ledgertest.Must[*x509.Certificate](t)(x509.ParseCertificate(der))
 	m := &Member{
 		Ledger: b, Papers: b, Revoked: func(string) bool { return false }, Now: time.Now, CanSign: func() error { return nil },
-		RevokedKeys: func() []string { return nil },
-		TLSKey:      func(signed.Key) (document.Hash, bool) { return document.Hash{}, false }, Refuse: func(roster.Seat) error { return nil },
+		RevokedKeys: func() []string { return nil }, Told: func() []string { return nil },
+		TLSKey: func(signed.Key) (document.Hash, bool) { return document.Hash{}, false }, Refuse: func(roster.Seat) error { return nil },
 		Word: func() (signed.Envelope, error) {
 			return signed.Seal(notice.TLSKeyKind, b.State().Fleet(), ledgertest.Private("n1"), 1, notice.TLSKey{Version: 1, Seat: 1, Key: document.HashOf(nil)}.Encode())
 		},
@@ -203,12 +204,19 @@ func FuzzEntry(f *testing.F) {
 
 // FuzzRevoked has bytes of a hostile member be a list of revoked keys.
 func FuzzRevoked(f *testing.F) {
-	f.Add(revokedFrame([]string{document.HashOf([]byte("a")).String(), document.HashOf(nil).String()}))
+	one, two := document.HashOf([]byte("a")).String(), document.HashOf(nil).String()
+	f.Add(revokedFrame([]string{one, two}, nil))
+	f.Add(revokedFrame([]string{one}, []string{two}))
+	f.Add(revokedFrame(nil, []string{one, two}))
 	f.Add([]byte{1})
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		keys, err := parseRevoked(raw)
-		if (err == nil) != (len(raw)%32 == 0 && len(raw) <= 32*maxRevoked) || err == nil && !bytes.Equal(revokedFrame(keys), raw) {
+		keys, told, err := parseRevoked(raw)
+		if (err == nil) != (len(raw)%32 == 0 && len(raw) <= 32*maxRevoked) {
 			t.Errorf("%d bytes are read as %d keys: %v", len(raw), len(keys), err)
+		}
+		again, alone, twice := parseRevoked(revokedFrame(keys, told))
+		if err == nil && (twice != nil || !slices.Equal(again, keys) || !slices.Equal(alone, told)) {
+			t.Errorf("%d and %d keys are read as %d and %d: %v", len(keys), len(told), len(again), len(alone), twice)
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,8 +40,9 @@ type Member struct {
 	Refuse func(roster.Seat) error
 	// Revoked says whether a TLS key or an operator's was withdrawn, as in fleet.Peer.Key.
 	Revoked func(key string) bool
-	// RevokedKeys are all of these, for nodes that come in.
-	RevokedKeys func() []string
+	// RevokedKeys are all of these, for nodes that come in, and Told those that another member alone has
+	// called so, when this node came in.
+	RevokedKeys, Told func() []string
 	// Now is the earliest that the time can be, or the time if it is known.
 	Now func() time.Time
 
@@ -218,7 +220,7 @@ func (m *Member) welcome(w *wire) (*guest, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.Revoked(tlsKey.String()) {
+	if m.Revoked(tlsKey.String()) || slices.Contains(m.Told(), tlsKey.String()) { // it may ask another member
 		return nil, fmt.Errorf("TLS key %s: %w", tlsKey.Short(), fleet.ErrRevoked)
 	}
 	kind, content, err := w.receive(maxSaid)
@@ -419,7 +421,7 @@ func (m *Member) hear(w *wire, g *guest) error {
 		}
 		return m.giveSigned(w, g)
 	case kind == askRevoked && g.key != "":
-		return ended(w.send(isRevoked, revokedFrame(m.RevokedKeys())))
+		return ended(w.send(isRevoked, revokedFrame(m.RevokedKeys(), m.Told())))
 	case kind == askPapers && g.key != "":
 		if _, paper, ok := m.Papers.Accepted(g.key); ok {
 			return ended(w.send(isPaper, paper))
