@@ -459,6 +459,13 @@ func (s *Set) Accepted(node signed.Key) (Accept, bool) {
 	return a.accept, true
 }
 
+// Acceptance is the newest acceptance of a node, by its key, and its paper, also where another node has
+// its name now; false: nobody has accepted it.
+func (s *Set) Acceptance(node signed.Key) (Accept, []byte, bool) {
+	a, ok := s.accepted[node]
+	return a.accept, s.raw[a.id].raw, ok
+}
+
 // Holder is the node that was accepted under a name; false: none.
 func (s *Set) Holder(name string) (Accept, bool) {
 	node, ok := s.holders[name]
