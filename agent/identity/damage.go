@@ -53,16 +53,12 @@ func (d damage) aside(files keeping, name string) error {
 	return err
 }
 
-// Unread says that the disk did not give a file of the node's, and may give it to who opens it again.
+// Unread says that the disk did not give who the node is, and may give it to who opens it again. What
+// else it does not give the node does without at once.
 func (n *Node) Unread() bool {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	for _, b := range n.damaged {
-		if b.unread {
-			return true
-		}
-	}
-	return false
+	return n.damaged[nodeKeyName].unread || n.damaged[membershipName].unread
 }
 
 // Problem says which files of the node cannot be read, and what follows; nil: none.
