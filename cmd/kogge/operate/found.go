@@ -413,11 +413,11 @@ func Give(ctx context.Context, k *keyring.Keyring, names []string, entries []led
 		defer cancel()
 		n, known := nodes[names[i]]
 		if !known {
-			all[i] = Told{names[i], keyring.ErrNoNode}
+			all[i] = Told{Node: names[i], Err: keyring.ErrNoNode}
 			return
 		}
 		r := Remote{Keys: k, Name: names[i], Address: n.Address, Tell: tell}
-		all[i] = Told{names[i], r.Call(limited, func(ctx context.Context, c *api.Client) error {
+		all[i] = Told{Node: names[i], Err: r.Call(limited, func(ctx context.Context, c *api.Client) error {
 			a, err := applicant(ctx, k, c, r)
 			from := int64(1)
 			if err == nil && has(entries, a.Height, a.Head) {
