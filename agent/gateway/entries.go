@@ -84,8 +84,8 @@ func (g *Gateway) keepEntry(ctx context.Context, height int64) (again time.Durat
 		g.mu.Unlock()
 		return 0
 	}
-	if waited := time.Since(last); ok && waited < mendEvery {
-		return mendEvery - waited
+	if ok && time.Since(last) < mendEvery {
+		return mendEvery
 	}
 	e, err := g.config.Ledger.Entry(height)
 	raw := ledger.FormatEntry(height, e)

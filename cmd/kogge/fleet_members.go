@@ -91,14 +91,11 @@ func memberRows(s ledger.State, seen []operate.Sighting, e operate.EtcdHealth) [
 	return all
 }
 
-// rounded is a duration for people: in whole milliseconds, or in tenths of one if it is shorter than ten.
+// rounded is a duration in whole milliseconds, for people.
 func rounded(duration string) string {
 	d, err := time.ParseDuration(duration)
 	if err != nil {
 		return "-"
-	}
-	if d < 10*time.Millisecond {
-		return d.Round(100 * time.Microsecond).String()
 	}
 	return d.Round(time.Millisecond).String()
 }
