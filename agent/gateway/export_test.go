@@ -113,11 +113,9 @@ func (g *Gateway) Lists() (reading, told int) { return len(g.reads), len(g.lists
 // Tidy looks through all keys once, as if what lies there had for long.
 func (g *Gateway) Tidy(ctx context.Context) {
 	now := time.Now()
-	_, _, revision, err := g.store.Keys(ctx, "")
-	if err != nil {
-		return
-	}
-	lies := age{now, revision}
+	g.mu.Lock()
+	lies := age{now, g.newest}
+	g.mu.Unlock()
 	t := tidying{old: lies, next: lies}
 	for g.tidySome(ctx, &t, now); t.after != "" && ctx.Err() == nil; {
 		g.tidySome(ctx, &t, now)

@@ -68,8 +68,6 @@ type Shelf interface {
 // Ledger is the node's ledger. agent/pinned's fits.
 type Ledger interface {
 	State() ledger.State
-	// Problem says why State is not to be relied on; nil: it is.
-	Problem() error
 	Entry(height int64) (ledger.Entry, error)
 	Take(height int64, e ledger.Entry) error
 	// Proved says why an entry does not prove the record of a height that was taken.

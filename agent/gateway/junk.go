@@ -51,27 +51,32 @@ func lawOf(state ledger.State) law {
 	return l
 }
 
-// ofKey says why a key is junk, whatever lies there; "": it may not be, and that depends on what does, see
-// [law.ofItem].
+// ofKey says why a key is junk, whatever lies there; "": it may not be. look: that depends on what does,
+// see [law.ofValue].
 //
 // A release to come may have places that this one does not know: other topics, other leaves of a node, other
 // versions of the prefix. They are told from junk by who has signed what lies there: it is an envelope of
 // this fleet, by a seat or an operator of the ledger, in no place of this release's, and one of few by its
 // signer. A release that wants to put anything else into etcd does so only when no member runs a release of
 // this rule any more.
-func (l law) ofKey(key string) (why string) {
+func (l law) ofKey(key string, lease int64) (why string, look bool) {
 	p, known := board.Parse(key)
 	switch {
-	case len(key) >= longKey, !known && !versioned(key):
-		return "a key of no place"
+	case len(key) >= longKey:
+		return "a key of no place", false
 	case !known:
-		return ""
+		if !versioned(key) {
+			return "a key of no place", false
+		}
+		return "", true
 	case p.Topic == board.Nodes && !l.seats[p.Node]:
-		return "of no seat"
+		return "of no seat", false
 	case p.Topic == board.Ledger && p.Height > l.height+recent:
-		return "a record far ahead"
+		return "a record far ahead", false
+	case p.Leased() && lease == 0:
+		return "a status by no lease", false
 	}
-	return ""
+	return "", true
 }
 
 // versioned says whether a key begins as those of some release do.
@@ -82,20 +87,17 @@ func versioned(key string) bool {
 	return ok && more && err == nil && version > 0 && strconv.FormatUint(version, 10) == digits
 }
 
-// ofItem says why what lies under a key is junk; "": it may stay. of is who has signed it, where that
+// ofValue says why what lies under a key is junk; "": it may stay. of is who has signed it, where that
 // counts: of one signer there are mostUnknown such keys. What lies in a place of this release may be wrong:
 // who has the place writes it anew.
-func (l law) ofItem(item store.Item) (why string, of document.Hash) {
-	if p, known := board.Parse(item.Key); known {
-		switch {
-		case p.Leased() && item.Lease == 0:
-			return "a status by no lease", of
-		case len(item.Value) > wire.MaxValue:
+func (l law) ofValue(key string, value []byte) (why string, of document.Hash) {
+	if _, known := board.Parse(key); known {
+		if len(value) > wire.MaxValue {
 			return wire.TooLarge.String(), of
 		}
 		return "", of
 	}
-	e, err := signed.Parse(item.Value)
+	e, err := signed.Parse(value)
 	_, placed := board.Of(e)
 	switch {
 	case err != nil:
@@ -104,7 +106,7 @@ func (l law) ofItem(item store.Item) (why string, of document.Hash) {
 		return "of another fleet", of
 	case !l.signers[e.By.ID()]:
 		return "by nobody of the ledger", of
-	case placed && strings.HasPrefix(item.Key, board.Root):
+	case placed && strings.HasPrefix(key, board.Root):
 		return "it has another place", of
 	case e.Verify() != nil:
 		return "with a wrong signature", of
@@ -128,8 +130,7 @@ type age struct {
 	revision int64
 }
 
-// ages takes note of etcd's revision, also that of keys which nobody watches. Where it went back it is
-// another etcd's.
+// ages takes note of the newest revision. Where that went back it is another etcd's.
 func (t *tidying) ages(now time.Time, newest int64) {
 	switch {
 	case t.next.at.IsZero() || newest < t.next.revision:
@@ -159,16 +160,16 @@ func (g *Gateway) tidy(ctx context.Context) {
 func (g *Gateway) tidySome(ctx context.Context, t *tidying, now time.Time) {
 	state := g.config.Ledger.State()
 	g.mu.Lock()
-	whole := g.whole
+	whole, newest := g.whole, g.newest
 	g.mu.Unlock()
-	if !whole || state.Height == 0 || g.config.Ledger.Problem() != nil { // else who was seated since is nobody
+	if !whole || state.Height == 0 {
 		return
 	}
-	keys, more, revision, err := g.store.Keys(ctx, t.after)
+	if t.ages(now, newest); t.old.revision == 0 {
+		return
+	}
+	keys, more, err := g.store.Keys(ctx, t.after)
 	if err != nil {
-		return
-	}
-	if t.ages(now, revision); t.old.revision == 0 {
 		return
 	}
 	if t.after == "" {
@@ -176,14 +177,14 @@ func (g *Gateway) tidySome(ctx context.Context, t *tidying, now time.Time) {
 	}
 	var all []store.Write
 	for l := lawOf(state); len(keys) > 0; keys = keys[1:] {
-		key := keys[0]
-		t.after = key.Name
-		if key.Revision > t.old.revision || !g.isJunk(ctx, l, t, key) {
+		item := keys[0]
+		t.after = item.Key
+		if item.Revision > t.old.revision || !g.isJunk(ctx, l, t, item) {
 			continue
 		}
-		w := store.Write{Key: key.Name, Was: key.Revision, Delete: true}
-		if len(key.Name) >= longKey { // it may be longer than etcd takes
-			w = store.Write{Key: key.Name[:longKey], Under: true, Delete: true}
+		w := store.Write{Key: item.Key, Was: item.Revision, Delete: true}
+		if len(item.Key) >= longKey { // it may be longer than etcd takes
+			w = store.Write{Key: item.Key[:longKey], Under: true, Delete: true}
 		}
 		all = append(all, w)
 	}
@@ -208,22 +209,22 @@ func (g *Gateway) tidySome(ctx context.Context, t *tidying, now time.Time) {
 }
 
 // isJunk says whether a key that has lain there for long enough is to go.
-func (g *Gateway) isJunk(ctx context.Context, l law, t *tidying, key store.Key) bool {
-	if l.ofKey(key.Name) != "" {
-		return true
+func (g *Gateway) isJunk(ctx context.Context, l law, t *tidying, item store.Item) bool {
+	why, look := l.ofKey(item.Key, item.Lease)
+	if !look {
+		return why != ""
 	}
 	g.mu.Lock()
-	lies := g.index[key.Name]
+	genuine := g.index[item.Key].genuine
 	g.mu.Unlock()
-	p, _ := board.Parse(key.Name)
-	if lies.genuine && lies.revision == key.Revision && p.Leased() == (lies.lease != 0) {
-		return false // most are so
-	}
-	now, err := g.store.Get(ctx, key.Name)
-	if err != nil || now.Revision != key.Revision {
+	if genuine {
 		return false
 	}
-	why, of := l.ofItem(now)
+	now, err := g.store.Get(ctx, item.Key)
+	if err != nil || now.Revision != item.Revision {
+		return false
+	}
+	why, of := l.ofValue(item.Key, now.Value)
 	if why == "" && !of.IsZero() {
 		t.unknown[of]++
 		return t.unknown[of] > mostUnknown

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"kogge.example/agent/etcd/store"
 	"kogge.example/agent/gateway/wire"
 	"kogge.example/update/fleet/board"
 	"kogge.example/update/fleet/document"
@@ -66,9 +65,9 @@ func TestJunk(t *testing.T) {
 		{"outside", "/other", 0, load},
 		{"long", board.Root + strings.Repeat("x", longKey), 0, load},
 	} {
-		why := l.ofKey(c.key)
-		if why == "" {
-			why, _ = l.ofItem(store.Item{Key: c.key, Value: c.value, Lease: c.lease})
+		why, look := l.ofKey(c.key, c.lease)
+		if look {
+			why, _ = l.ofValue(c.key, c.value)
 		}
 		if why == "" {
 			why = "stays"
@@ -105,10 +104,14 @@ func FuzzJunk(f *testing.F) {
 	f.Add("/kogge/v2/x", []byte("{}"))
 	f.Add(board.Root+"nodes/"+state.Roster.Seats[0].Key.ID().String()+"/load", []byte{})
 	f.Fuzz(func(t *testing.T, key string, value []byte) {
-		if l.ofKey(key) != "" {
+		why, look := l.ofKey(key, 0)
+		if look == (why != "") {
+			t.Fatalf("%q: %q, %v", key, why, look)
+		}
+		if !look {
 			return
 		}
-		why, of := l.ofItem(store.Item{Key: key, Value: value, Lease: 1})
+		why, of := l.ofValue(key, value)
 		if _, known := board.Parse(key); known != (why == "" && of.IsZero() || why == wire.TooLarge.String()) {
 			t.Errorf("%q: %q by %s", key, why, of)
 		}

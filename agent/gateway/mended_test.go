@@ -45,50 +45,6 @@ func TestUnleased(t *testing.T) {
 	w.whole()
 }
 
-// TestTidyLeaves has gateways look through all that nodes at rest have said: it stays as it is.
-func TestTidyLeaves(t *testing.T) {
-	w := newWorld(t, 4, 1)
-	w.whole()
-	w.etcdHas(w.nodes...)
-	s, err := store.Open(w.etcd.Socket(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	lies := func() map[string]store.Item {
-		all := make(map[string]store.Item)
-		w.etcd.Until("etcd is read", func() bool {
-			clear(all)
-			return nil == s.List(t.Context(), board.Root, "", func(items []store.Item) error {
-				for _, i := range items {
-					all[i.Key] = store.Item{Revision: i.Revision, Lease: i.Lease}
-				}
-				return nil
-			})
-		})
-		return all
-	}
-	for _, n := range w.nodes[:3] {
-		n.gateway.Tidy(t.Context())
-	}
-	before := lies()
-	for range 3 {
-		for _, n := range w.nodes[:3] {
-			n.gateway.Tidy(t.Context())
-		}
-	}
-	for key, was := range before {
-		if now, err := s.Get(t.Context(), key); err != nil || now.Revision != was.Revision || now.Lease != was.Lease {
-			t.Errorf("%s: revision %d by lease %d, was %d by %d: %v", key, now.Revision, now.Lease, was.Revision, was.Lease, err)
-		}
-	}
-	for _, n := range w.nodes[:3] {
-		if removed := n.gateway.Stats().Removed; removed > 0 {
-			t.Errorf("%s: %d are called nobody's", n.seat.Name, removed)
-		}
-	}
-}
-
 // TestTidy has somebody write more than a page of what is nobody's: all of it goes, by whichever gateway;
 // what is of the fleet stays, and what a release to come may have put there, but for what is too much of it.
 func TestTidy(t *testing.T) {
@@ -115,8 +71,8 @@ func TestTidy(t *testing.T) {
 	}
 	write(board.Root+strings.Repeat("x", 1000), nil, false)
 	write(board.Root+strings.Repeat("x", 1001), nil, false)
-	write(board.Root+"zzz", nil, false)
-	write("/zzz", nil, false) // nobody is told of the last one
+	write("/zzz", nil, false)
+	write(board.Root+"zzz", nil, false) // the gateways are told of it, and of all before
 	for len(writes) > 0 {
 		some := writes[:min(len(writes), 64)]
 		w.etcd.Until("they are written", func() bool {

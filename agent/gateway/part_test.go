@@ -93,8 +93,6 @@ func (l *bigLedger) Take(height int64, e ledger.Entry) error {
 
 func (l *bigLedger) Entry(height int64) (ledger.Entry, error) { return l.wanted[height-1], nil }
 
-func (l *bigLedger) Problem() error { return nil }
-
 func (l *bigLedger) Proved(int64, ledger.Entry) error { return nil }
 
 // fleetOf is what all parts know.

@@ -116,26 +116,19 @@ func (s *Store) list(ctx context.Context, prefix, after string, give func([]Item
 	}
 }
 
-// Key is that something lies there.
-type Key struct {
-	Name     string
-	Revision int64 // of the last write
-}
-
-// Keys are some keys of all there are, behind one, in their order; more: there are more behind those.
-// revision is etcd's. It may be behind as [Store.List] is.
-func (s *Store) Keys(ctx context.Context, after string) (keys []Key, more bool, revision int64, err error) {
+// Keys are some keys of all there are, behind one, in their order, without what lies there; more: there are
+// more behind those. It may be behind as [Store.List] is.
+func (s *Store) Keys(ctx context.Context, after string) (items []Item, more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, CallLimit)
 	defer cancel()
-	// Of keys alone etcd tells no lease: that is not in its index.
 	r, err := s.c.Get(ctx, after+"\x00", clientv3.WithFromKey(), clientv3.WithKeysOnly(), clientv3.WithSerializable(), clientv3.WithLimit(shortPage))
 	if err != nil {
-		return nil, false, 0, fmt.Errorf("etcd: list keys: %w", err)
+		return nil, false, fmt.Errorf("etcd: list keys: %w", err)
 	}
 	for _, kv := range r.Kvs {
-		keys = append(keys, Key{string(kv.Key), kv.ModRevision})
+		items = append(items, Item{Key: string(kv.Key), Revision: kv.ModRevision, Lease: kv.Lease})
 	}
-	return keys, r.More, r.Header.Revision, nil
+	return items, r.More, nil
 }
 
 // Write is one of several that are done together.
