@@ -59,7 +59,7 @@ func lawOf(state ledger.State) law {
 // this fleet, by a seat or an operator of the ledger, in no place of this release's, and one of few by its
 // signer. A release that wants to put anything else into etcd does so only when no member runs a release of
 // this rule any more.
-func (l law) ofKey(key string, lease int64) (why string, look bool) {
+func (l law) ofKey(key string) (why string, look bool) {
 	p, known := board.Parse(key)
 	switch {
 	case len(key) >= longKey:
@@ -73,8 +73,6 @@ func (l law) ofKey(key string, lease int64) (why string, look bool) {
 		return "of no seat", false
 	case p.Topic == board.Ledger && p.Height > l.height+recent:
 		return "a record far ahead", false
-	case p.Leased() && lease == 0:
-		return "a status by no lease", false
 	}
 	return "", true
 }
@@ -87,12 +85,15 @@ func versioned(key string) bool {
 	return ok && more && err == nil && version > 0 && strconv.FormatUint(version, 10) == digits
 }
 
-// ofValue says why what lies under a key is junk; "": it may stay. of is who has signed it, where that
-// counts: of one signer there are mostUnknown such keys. What lies in a place of this release may be wrong:
-// who has the place writes it anew.
-func (l law) ofValue(key string, value []byte) (why string, of document.Hash) {
-	if _, known := board.Parse(key); known {
-		if len(value) > wire.MaxValue {
+// ofValue says why what lies under a key, by a lease or none (0), is junk; "": it may stay. of is who has
+// signed it, where that counts: of one signer there are mostUnknown such keys. What lies in a place of this
+// release may be wrong: who has the place writes it anew.
+func (l law) ofValue(key string, value []byte, lease int64) (why string, of document.Hash) {
+	if p, known := board.Parse(key); known {
+		switch {
+		case p.Leased() && lease == 0:
+			return "a status by no lease", of
+		case len(value) > wire.MaxValue:
 			return wire.TooLarge.String(), of
 		}
 		return "", of
@@ -168,7 +169,7 @@ func (g *Gateway) tidySome(ctx context.Context, t *tidying, now time.Time) {
 	if t.ages(now, newest); t.old.revision == 0 {
 		return
 	}
-	keys, more, err := g.store.Keys(ctx, t.after)
+	page, err := g.store.Keys(ctx, t.after)
 	if err != nil {
 		return
 	}
@@ -176,8 +177,8 @@ func (g *Gateway) tidySome(ctx context.Context, t *tidying, now time.Time) {
 		t.unknown = make(map[document.Hash]int)
 	}
 	var all []store.Write
-	for l := lawOf(state); len(keys) > 0; keys = keys[1:] {
-		item := keys[0]
+	l := lawOf(state)
+	for _, item := range page.Keys {
 		t.after = item.Key
 		if item.Revision > t.old.revision || !g.isJunk(ctx, l, t, item) {
 			continue
@@ -188,7 +189,7 @@ func (g *Gateway) tidySome(ctx context.Context, t *tidying, now time.Time) {
 		}
 		all = append(all, w)
 	}
-	if !more {
+	if !page.More {
 		t.after = ""
 	}
 	all = slices.CompactFunc(all, func(a, b store.Write) bool { return a.Key == b.Key })
@@ -209,22 +210,22 @@ func (g *Gateway) tidySome(ctx context.Context, t *tidying, now time.Time) {
 }
 
 // isJunk says whether a key that has lain there for long enough is to go.
-func (g *Gateway) isJunk(ctx context.Context, l law, t *tidying, item store.Item) bool {
-	why, look := l.ofKey(item.Key, item.Lease)
+func (g *Gateway) isJunk(ctx context.Context, l law, t *tidying, key store.Found) bool {
+	why, look := l.ofKey(key.Key)
 	if !look {
 		return why != ""
 	}
 	g.mu.Lock()
-	genuine := g.index[item.Key].genuine
+	is := g.index[key.Key]
 	g.mu.Unlock()
-	if genuine {
+	if p, _ := board.Parse(key.Key); is.genuine && is.revision == key.Revision && (!p.Leased() || is.lease != 0) {
 		return false
 	}
-	now, err := g.store.Get(ctx, item.Key)
-	if err != nil || now.Revision != item.Revision {
+	now, err := g.store.Get(ctx, key.Key)
+	if err != nil || now.Revision != key.Revision {
 		return false
 	}
-	why, of := l.ofValue(item.Key, now.Value)
+	why, of := l.ofValue(key.Key, now.Value, now.Lease)
 	if why == "" && !of.IsZero() {
 		t.unknown[of]++
 		return t.unknown[of] > mostUnknown

@@ -65,9 +65,9 @@ func TestJunk(t *testing.T) {
 		{"outside", "/other", 0, load},
 		{"long", board.Root + strings.Repeat("x", longKey), 0, load},
 	} {
-		why, look := l.ofKey(c.key, c.lease)
+		why, look := l.ofKey(c.key)
 		if look {
-			why, _ = l.ofValue(c.key, c.value)
+			why, _ = l.ofValue(c.key, c.value, c.lease)
 		}
 		if why == "" {
 			why = "stays"
@@ -104,14 +104,14 @@ func FuzzJunk(f *testing.F) {
 	f.Add("/kogge/v2/x", []byte("{}"))
 	f.Add(board.Root+"nodes/"+state.Roster.Seats[0].Key.ID().String()+"/load", []byte{})
 	f.Fuzz(func(t *testing.T, key string, value []byte) {
-		why, look := l.ofKey(key, 0)
+		why, look := l.ofKey(key)
 		if look == (why != "") {
 			t.Fatalf("%q: %q, %v", key, why, look)
 		}
 		if !look {
 			return
 		}
-		why, of := l.ofValue(key, value)
+		why, of := l.ofValue(key, value, 1)
 		if _, known := board.Parse(key); known != (why == "" && of.IsZero() || why == wire.TooLarge.String()) {
 			t.Errorf("%q: %q by %s", key, why, of)
 		}

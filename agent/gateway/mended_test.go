@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -72,7 +73,7 @@ func TestTidy(t *testing.T) {
 	write(board.Root+strings.Repeat("x", 1000), nil, false)
 	write(board.Root+strings.Repeat("x", 1001), nil, false)
 	write("/zzz", nil, false)
-	write(board.Root+"zzz", nil, false) // the gateways are told of it, and of all before
+	write(board.Root+"zzz", nil, false)
 	for len(writes) > 0 {
 		some := writes[:min(len(writes), 64)]
 		w.etcd.Until("they are written", func() bool {
@@ -100,5 +101,47 @@ func TestTidy(t *testing.T) {
 	}
 	if removed == 0 {
 		t.Error("none is counted")
+	}
+}
+
+// TestTidyQuiet has nobody write anything while the gateways look through all keys: what is of the fleet
+// stays as it was written.
+func TestTidyQuiet(t *testing.T) {
+	w := newWorld(t, 4, 1)
+	w.whole()
+	w.etcdHas(w.nodes...)
+	s, err := store.Open(w.etcd.Socket(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	revisions := func() map[string]int64 {
+		all := make(map[string]int64)
+		if err := s.List(t.Context(), board.Root, "", func(items []store.Item) error {
+			for _, i := range items {
+				all[i.Key] = i.Revision
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	before := revisions()
+	for _, n := range w.nodes {
+		if before[board.Place{Topic: board.Nodes, Node: n.seat.Key.ID(), Kind: notice.StatusKind}.Key()] == 0 {
+			t.Fatalf("%s has no status", n.seat.Name)
+		}
+	}
+	var removed uint64
+	for _, n := range w.nodes[:3] {
+		n.gateway.Tidy(t.Context())
+		removed += n.gateway.Stats().Removed
+	}
+	if removed != 0 {
+		t.Errorf("%d keys were taken out, and none is nobody's", removed)
+	}
+	if after := revisions(); !maps.Equal(before, after) {
+		t.Errorf("before: %v\nafter: %v", before, after)
 	}
 }
