@@ -125,19 +125,22 @@ type tidying struct {
 	said    time.Time
 }
 
-// age is which revision was the newest when.
+// age is which revision of an etcd was the newest when.
 type age struct {
 	at       time.Time
+	cluster  uint64
 	revision int64
 }
 
-// ages takes note of the newest revision. Where that went back it is another etcd's.
-func (t *tidying) ages(now time.Time, newest int64) {
+// ages takes note of the newest revision, whoever has written what. Where that went back it is another
+// etcd's.
+func (t *tidying) ages(now time.Time, p store.Page) {
+	newest := age{now, p.Cluster, p.Revision}
 	switch {
-	case t.next.at.IsZero() || newest < t.next.revision:
-		t.old, t.next = age{}, age{now, newest}
+	case t.next.at.IsZero() || p.Cluster != t.next.cluster || p.Revision < t.next.revision:
+		t.old, t.next = age{}, newest
 	case now.Sub(t.next.at) >= tidyAfter:
-		t.old, t.next = t.next, age{now, newest}
+		t.old, t.next = t.next, newest
 	}
 }
 
@@ -161,16 +164,16 @@ func (g *Gateway) tidy(ctx context.Context) {
 func (g *Gateway) tidySome(ctx context.Context, t *tidying, now time.Time) {
 	state := g.config.Ledger.State()
 	g.mu.Lock()
-	whole, newest := g.whole, g.newest
+	whole := g.whole
 	g.mu.Unlock()
 	if !whole || state.Height == 0 {
 		return
 	}
-	if t.ages(now, newest); t.old.revision == 0 {
-		return
-	}
 	page, err := g.store.Keys(ctx, t.after)
 	if err != nil {
+		return
+	}
+	if t.ages(now, page); t.old.revision == 0 {
 		return
 	}
 	if t.after == "" {

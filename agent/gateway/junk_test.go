@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"kogge.example/agent/etcd/store"
 	"kogge.example/agent/gateway/wire"
 	"kogge.example/update/fleet/board"
 	"kogge.example/update/fleet/document"
@@ -83,13 +84,14 @@ func TestAges(t *testing.T) {
 	start := time.Now()
 	for _, c := range []struct {
 		after     time.Duration
+		cluster   uint64
 		newest    int64
 		old, next int64
 	}{
-		{0, 5, 0, 5}, {tidyAfter - 1, 9, 0, 5}, {tidyAfter, 10, 5, 10}, {tidyAfter + tidyEvery, 20, 5, 10}, {2 * tidyAfter, 30, 10, 30},
-		{2*tidyAfter + 1, 3, 0, 3}, {3*tidyAfter + 1, 4, 3, 4},
+		{0, 1, 5, 0, 5}, {tidyAfter - 1, 1, 9, 0, 5}, {tidyAfter, 1, 10, 5, 10}, {tidyAfter + tidyEvery, 1, 20, 5, 10}, {2 * tidyAfter, 1, 30, 10, 30},
+		{2*tidyAfter + 1, 1, 3, 0, 3}, {3*tidyAfter + 1, 1, 3, 3, 3}, {3*tidyAfter + 2, 2, 9, 0, 9}, {4*tidyAfter + 2, 2, 9, 9, 9},
 	} {
-		if d.ages(start.Add(c.after), c.newest); d.old.revision != c.old || d.next.revision != c.next {
+		if d.ages(start.Add(c.after), store.Page{Cluster: c.cluster, Revision: c.newest}); d.old.revision != c.old || d.next.revision != c.next {
 			t.Errorf("after %s: %+v, %+v", c.after, d.old, d.next)
 		}
 	}

@@ -2,11 +2,14 @@ package gateway_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
 	"testing"
 	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"kogge.example/agent/etcd/store"
 	"kogge.example/update/fleet/board"
@@ -105,7 +108,7 @@ func TestTidy(t *testing.T) {
 }
 
 // TestTidyQuiet has nobody write anything while the gateways look through all keys: what is of the fleet
-// stays as it was written.
+// stays as it was written, and junk goes though no word of the fleet's has come after it.
 func TestTidyQuiet(t *testing.T) {
 	w := newWorld(t, 4, 1)
 	w.whole()
@@ -133,15 +136,51 @@ func TestTidyQuiet(t *testing.T) {
 			t.Fatalf("%s has no status", n.seat.Name)
 		}
 	}
+	for _, key := range []string{"/zzz", board.Root + "zzz"} {
+		w.etcd.Until("junk is written", func() bool {
+			_, done, err := s.Write(t.Context(), []store.Write{{Key: key}})
+			return err == nil && done
+		})
+	}
 	var removed uint64
 	for _, n := range w.nodes[:3] {
 		n.gateway.Tidy(t.Context())
 		removed += n.gateway.Stats().Removed
 	}
-	if removed != 0 {
-		t.Errorf("%d keys were taken out, and none is nobody's", removed)
+	if removed != 2 {
+		t.Errorf("%d keys were taken out, and 2 are nobody's", removed)
 	}
 	if after := revisions(); !maps.Equal(before, after) {
 		t.Errorf("before: %v\nafter: %v", before, after)
 	}
+}
+
+// TestTidyFull fills etcd with junk until it takes no write any more: it is taken out, and then nodes are
+// heard again.
+func TestTidyFull(t *testing.T) {
+	w := newWorld(t, 4, 1)
+	w.whole()
+	s, err := store.Open(w.etcd.Socket(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	junk := make([]byte, 100<<10)
+	for n := 0; !errors.Is(err, rpctypes.ErrNoSpace); n++ {
+		if n > 1000 {
+			t.Fatalf("it is not full: %v", err)
+		}
+		_, _, err = s.Write(t.Context(), []store.Write{{Key: fmt.Sprintf("/junk/%d", n), Value: junk}})
+	}
+	w.nodes[3].say(notice.StatusKind, statusOf("full"))
+	w.etcd.Until("junk is gone", func() bool {
+		for _, n := range w.nodes[:3] {
+			n.gateway.Tidy(t.Context())
+		}
+		gone := true
+		err := s.List(t.Context(), "/junk/", "", func([]store.Item) error { gone = false; return nil })
+		return err == nil && gone
+	})
+	w.etcdHas(w.nodes...)
+	w.whole()
 }
