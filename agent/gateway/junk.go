@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -173,7 +174,7 @@ func (g *Gateway) tidySome(ctx context.Context, t *tidying, now time.Time) {
 	if err != nil {
 		return
 	}
-	if t.ages(now, page); t.old.revision == 0 {
+	if t.ages(now, page); t.old.revision == 0 || g.behind(ctx, state.Height) {
 		return
 	}
 	if t.after == "" {
@@ -210,6 +211,39 @@ func (g *Gateway) tidySome(ctx context.Context, t *tidying, now time.Time) {
 		g.config.Logf("gateway: %d keys that are nobody's were taken out of etcd", t.removed)
 		t.said, t.removed = now, 0
 	}
+}
+
+// behind says whether the fleet has decided more than this node's ledger says, as when it has stopped, or a
+// later release has decided what this one cannot read: then what those have there who were seated since is
+// not for this node to take away. An entry that follows counts for that if it is proved: else one that
+// somebody has made up would keep all junk there for ever.
+func (g *Gateway) behind(ctx context.Context, height int64) bool {
+	if g.config.Ledger.Problem() != nil {
+		return true
+	}
+	item, err := g.store.Get(ctx, board.Entry(height+1).Key())
+	if err != nil {
+		return true
+	}
+	if item.Revision == 0 {
+		return false
+	}
+	e, err := ledger.ParseEntry(item.Value, height+1)
+	if err != nil {
+		return false
+	}
+	switch err := g.config.Ledger.Take(height+1, e); {
+	case err == nil: // it was not asked when that was written: too much was
+		if g.config.Grown != nil {
+			g.config.Grown()
+		}
+		g.Advanced()
+	case errors.Is(err, ledger.ErrValue):
+		return errors.Is(err, document.ErrNewer) // that is read last of all
+	case errors.Is(err, ledger.ErrRecord), errors.Is(err, ledger.ErrCertificate):
+		return false
+	}
+	return true // it is proved, and the disk may not take it
 }
 
 // isJunk says whether a key that has lain there for long enough is to go.

@@ -12,8 +12,10 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"kogge.example/agent/etcd/store"
+	"kogge.example/agent/pinned"
 	"kogge.example/update/fleet/board"
 	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
 )
 
@@ -183,4 +185,64 @@ func TestTidyFull(t *testing.T) {
 	})
 	w.etcdHas(w.nodes...)
 	w.whole()
+}
+
+// TestTidyBehind has gateways whose ledgers stand still, as a later release's record is next, or there are
+// two histories: they take nothing away of those who may have been seated since. That somebody has put
+// there what is not proved stops nobody.
+func TestTidyBehind(t *testing.T) {
+	w := newWorld(t, 4, 1)
+	w.whole()
+	s, err := store.Open(w.etcd.Socket(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	put := func(key string, value []byte) {
+		t.Helper()
+		w.etcd.Until(key+" is written", func() bool {
+			i, err := s.Get(t.Context(), key)
+			if err != nil {
+				return false
+			}
+			_, done, err := s.Write(t.Context(), []store.Write{{Key: key, Value: value, Was: i.Revision}})
+			return err == nil && done
+		})
+	}
+	value := []byte("{\n  \"version\": 1,\n  \"rule\": {}\n}\n")
+	r, err := w.fleet.Log.State().Next(w.fleet.Operators(t, "carl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Value = document.HashOf(value)
+	proved, made := w.fleet.Proved(r, ledger.Value{}, 3), w.fleet.Proved(r, ledger.Value{}, 1)
+	proved.Value, made.Value = value, value
+	stranger := board.Nodes.Prefix() + document.HashOf([]byte("later")).String() + "/record"
+	for _, c := range []struct {
+		what  string
+		next  []byte
+		stays bool
+	}{
+		{"a later release's", ledger.FormatEntry(2, proved), true},
+		{"no entry", []byte("junk"), false},
+		{"one that is not proved", ledger.FormatEntry(2, made), false},
+		{"two histories", []byte("junk"), true},
+	} {
+		if c.what == "two histories" {
+			for _, n := range w.nodes[:3] {
+				if err := n.ledger.Take(1, w.fleet.Again(t)); !errors.Is(err, pinned.ErrFork) {
+					t.Fatal(err)
+				}
+			}
+		}
+		put(board.Entry(2).Key(), c.next)
+		put(stranger, []byte("what it says"))
+		for _, n := range w.nodes[:3] {
+			n.gateway.Tidy(t.Context())
+		}
+		i, err := s.Get(t.Context(), stranger)
+		if err != nil || (i.Revision > 0) != c.stays {
+			t.Errorf("%s: %+v, %v", c.what, i, err)
+		}
+	}
 }
