@@ -69,7 +69,8 @@ func TestTidy(t *testing.T) {
 		writes, lies[key] = append(writes, store.Write{Key: key, Value: value}), stays
 	}
 	for i := range 20 {
-		write(fmt.Sprintf("%sload%02d", own, i), n4.seal("kogge/load/v1", 1, []byte("{}")).Bytes(), i < 16)
+		write(fmt.Sprintf("%sload%02d", own, i), n4.seal("kogge/load/v1", uint64(i), []byte("{}")).Bytes(), i >= 4)
+		write(fmt.Sprintf("%s!%02d", board.Root, i), n4.seal("kogge/load/v1", 3, []byte("{}")).Bytes(), false)
 		write(fmt.Sprintf("/other/%d", i), nil, false)
 		write(fmt.Sprintf("%s%x/status", board.Nodes.Prefix(), i), nil, false)
 		write(fmt.Sprintf("%s%s/record", board.Nodes.Prefix(), document.HashOf([]byte{byte(i)})), []byte("junk"), false)
