@@ -91,13 +91,13 @@ func memberRows(s ledger.State, seen []operate.Sighting, e operate.EtcdHealth) [
 	return all
 }
 
-// rounded is a duration in whole milliseconds, for people.
+// rounded is a duration that somebody has sent, for people.
 func rounded(duration string) string {
 	d, err := time.ParseDuration(duration)
 	if err != nil {
 		return "-"
 	}
-	return d.Round(time.Millisecond).String()
+	return operate.TwoDigits(d)
 }
 
 func printMembers(w io.Writer, rows []fleetMember) error {

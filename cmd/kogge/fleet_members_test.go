@@ -25,7 +25,7 @@ func TestMembers(t *testing.T) {
 		{Node: "n1", Etcd: &apiv1.EtcdResponse{Wanted: true, Running: true, Leader: 1, Doing: "at rest", Revision: 812, Bytes: 40 << 10, Quota: 64 << 20, Fsync: "12.480467ms", Snapshots: 3, NewestSnapshot: 800}},
 		{Node: "n2", Err: errors.New("no route to host")},
 		{Node: "n3", Etcd: &apiv1.EtcdResponse{Wanted: true, Doing: "waits", Problem: "its disk\nis full"}},
-		{Node: "n4", Etcd: &apiv1.EtcdResponse{Wanted: true, Running: true, Leader: 1, Doing: "learns", Revision: 700}},
+		{Node: "n4", Etcd: &apiv1.EtcdResponse{Wanted: true, Running: true, Leader: 1, Doing: "learns", Revision: 700, Fsync: "481.23µs"}},
 		{Node: "n5", Etcd: &apiv1.EtcdResponse{}},
 	}
 	var out bytes.Buffer

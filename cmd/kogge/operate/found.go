@@ -167,8 +167,17 @@ func unfit(p *apiv1.ProbeResponse) string {
 	if p.Unfit == "" {
 		return ""
 	}
-	ms := func(d time.Duration) string { return d.Round(100 * time.Microsecond).String() }
-	return fmt.Sprintf("%s (%d writes of 4 KiB: half of them within %s, 99 in 100 within %s, of %s)", p.Unfit, p.Writes, ms(p.Median.AsDuration()), ms(p.P99.AsDuration()), ms(p.Most.AsDuration()))
+	return fmt.Sprintf("%s (%d writes of 4 KiB: half of them within %s, 99 in 100 within %s, of %s)", p.Unfit, p.Writes, TwoDigits(p.Median.AsDuration()), TwoDigits(p.P99.AsDuration()), TwoDigits(p.Most.AsDuration()))
+}
+
+// TwoDigits is a duration for people, in its first two digits: what takes a card milliseconds takes a fast
+// disk microseconds.
+func TwoDigits(d time.Duration) string {
+	unit := time.Duration(1)
+	for d/unit >= 100 || d/unit <= -100 {
+		unit *= 10
+	}
+	return d.Round(unit).String()
 }
 
 func keyOf(c *x509.Certificate) string { return fleet.KeyID(c.RawSubjectPublicKeyInfo) }
