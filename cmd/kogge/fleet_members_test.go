@@ -32,3 +32,14 @@ func TestMembers(t *testing.T) {
 	must(t, printMembers(&out, memberRows(s, seen, operate.EtcdHealth{Leader: 1, Members: []int{1, 2}, Learners: []int{4}})))
 	golden.Compare(t, "members.txt", out.String())
 }
+
+// TestRounded has no duration be told as nothing, none to more than two digits, and what is none not at all.
+func TestRounded(t *testing.T) {
+	for said, want := range map[string]string{
+		"0s": "0s", "7ns": "7ns", "481.23µs": "480µs", "12.480467ms": "12ms", "99.96ms": "100ms", "1.234s": "1.2s", "-481.23µs": "-480µs", "": "-", "soon": "-",
+	} {
+		if got := rounded(said); got != want {
+			t.Errorf("%s: %s, want %s", said, got, want)
+		}
+	}
+}

@@ -167,14 +167,14 @@ func unfit(p *apiv1.ProbeResponse) string {
 	if p.Unfit == "" {
 		return ""
 	}
-	return fmt.Sprintf("%s (%d writes of 4 KiB: half of them within %s, 99 in 100 within %s, of %s)", p.Unfit, p.Writes, TwoDigits(p.Median.AsDuration()), TwoDigits(p.P99.AsDuration()), TwoDigits(p.Most.AsDuration()))
+	return fmt.Sprintf("%s (%d writes of 4 KiB: half of them within %s, 99 in 100 within %s, of %s)", p.Unfit, p.Writes, twoDigits(p.Median.AsDuration()), twoDigits(p.P99.AsDuration()), twoDigits(p.Most.AsDuration()))
 }
 
-// TwoDigits is a duration for people, in its first two digits: what takes a card milliseconds takes a fast
+// twoDigits is a duration for people, in its first two digits: what takes a card milliseconds takes a fast
 // disk microseconds.
-func TwoDigits(d time.Duration) string {
+func twoDigits(d time.Duration) string {
 	unit := time.Duration(1)
-	for d/unit >= 100 || d/unit <= -100 {
+	for d.Abs()/unit >= 100 {
 		unit *= 10
 	}
 	return d.Round(unit).String()

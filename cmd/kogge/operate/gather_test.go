@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"kogge.example/agent/api"
 	"kogge.example/cmd/kogge/keyring"
@@ -134,16 +133,5 @@ func TestGather(t *testing.T) {
 	}
 	if err := Agrees(&third, "ledger.txt", l); err != nil {
 		t.Errorf("compared with itself: %v", err)
-	}
-}
-
-// TestTwoDigits has no duration be told as nothing, and none to more than two digits.
-func TestTwoDigits(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		0: "0s", 7: "7ns", 481_230: "480µs", 12_480_467: "12ms", 99_960_000: "100ms", 1_234_567_890: "1.2s", 61 * time.Second: "1m1s", -481_230: "-480µs",
-	} {
-		if got := TwoDigits(d); got != want {
-			t.Errorf("%d ns: %s, want %s", d, got, want)
-		}
 	}
 }
