@@ -91,13 +91,17 @@ func memberRows(s ledger.State, seen []operate.Sighting, e operate.EtcdHealth) [
 	return all
 }
 
-// rounded is a duration in whole milliseconds, for people.
+// rounded is a duration in its first two digits, for people.
 func rounded(duration string) string {
 	d, err := time.ParseDuration(duration)
 	if err != nil {
 		return "-"
 	}
-	return d.Round(time.Millisecond).String()
+	unit := time.Duration(1)
+	for d.Abs()/unit >= 100 {
+		unit *= 10
+	}
+	return d.Round(unit).String()
 }
 
 func printMembers(w io.Writer, rows []fleetMember) error {

@@ -25,10 +25,21 @@ func TestMembers(t *testing.T) {
 		{Node: "n1", Etcd: &apiv1.EtcdResponse{Wanted: true, Running: true, Leader: 1, Doing: "at rest", Revision: 812, Bytes: 40 << 10, Quota: 64 << 20, Fsync: "12.480467ms", Snapshots: 3, NewestSnapshot: 800}},
 		{Node: "n2", Err: errors.New("no route to host")},
 		{Node: "n3", Etcd: &apiv1.EtcdResponse{Wanted: true, Doing: "waits", Problem: "its disk\nis full"}},
-		{Node: "n4", Etcd: &apiv1.EtcdResponse{Wanted: true, Running: true, Leader: 1, Doing: "learns", Revision: 700}},
+		{Node: "n4", Etcd: &apiv1.EtcdResponse{Wanted: true, Running: true, Leader: 1, Doing: "learns", Revision: 700, Fsync: "481.23µs"}},
 		{Node: "n5", Etcd: &apiv1.EtcdResponse{}},
 	}
 	var out bytes.Buffer
 	must(t, printMembers(&out, memberRows(s, seen, operate.EtcdHealth{Leader: 1, Members: []int{1, 2}, Learners: []int{4}})))
 	golden.Compare(t, "members.txt", out.String())
+}
+
+// TestRounded has no duration be told as nothing, none to more than two digits, and what is none not at all.
+func TestRounded(t *testing.T) {
+	for said, want := range map[string]string{
+		"0s": "0s", "7ns": "7ns", "481.23µs": "480µs", "12.480467ms": "12ms", "99.96ms": "100ms", "1.234s": "1.2s", "-481.23µs": "-480µs", "": "-", "soon": "-",
+	} {
+		if got := rounded(said); got != want {
+			t.Errorf("%s: %s, want %s", said, got, want)
+		}
+	}
 }
