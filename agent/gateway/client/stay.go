@@ -150,7 +150,7 @@ func (s *stay) run(ctx context.Context) (better found, err error) {
 		case f := <-heard:
 			err = s.hear(f)
 		case f := <-looking:
-			if looking = nil; f.session != nil {
+			if looking = nil; f.session != nil && s.keeps(f) {
 				timer.Stop()
 				s.left = f.other
 				return f, nil
@@ -229,6 +229,21 @@ func (s *stay) look(ctx context.Context, now time.Time) chan found {
 		result <- found{seat, session, welcome, other}
 	}()
 	return result
+}
+
+// keeps says whether a session that was found counts; else it is closed, and its gateway is asked later.
+func (s *stay) keeps(f found) bool {
+	err := s.may(f.seat, f.session)
+	if err == nil {
+		return true
+	}
+	_ = f.session.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.may(f.seat, nil) == nil { // else it is not asked at all
+		s.ended(f.seat, 0, false)
+	}
+	return false
 }
 
 func earlier(a, b time.Time) time.Time {
