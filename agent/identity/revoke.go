@@ -120,7 +120,8 @@ func (n *Node) writeRevoked(name string, keys map[string]bool, all bool) error {
 
 // toldName is the file with the keys that the member has called revoked by which the node came in.
 // Nobody has signed that list, and the member may be hostile: it turns callers of the node's API away,
-// and no more, until an operator revokes those keys himself, or says which of them are to come in.
+// and a few nodes (agent/part), until an operator revokes those keys himself, or says which of them are
+// to come in.
 const (
 	toldName = "told.json"
 	maxTold  = 1000 // keys

@@ -56,6 +56,12 @@ type village struct {
 // live starts a fleet of so many seats, of which the first three are members.
 func live(t *testing.T, seats int) *village {
 	t.Helper()
+	return liveTold(t, seats, nil)
+}
+
+// liveTold is live with a last node that has been told, as it came in, that some keys are revoked.
+func liveTold(t *testing.T, seats int, told func(v *village) []string) *village {
+	t.Helper()
 	v := &village{Fleet: ledgertest.Founded(t, seats, 1), where: make(map[int]netip.AddrPort)}
 	v.now = clock{func() bool { return true }, func() time.Time { return ledgertest.Today.Add(time.Duration(v.later.Load())) }}
 	v.admin = v.lists(t, "cleo")
@@ -66,6 +72,12 @@ func live(t *testing.T, seats int) *village {
 	for number := 1; number <= seats; number++ {
 		p := adopted(t, v.Fleet)
 		identitytest.Sit(t, p.state, number)
+		if told != nil && number == seats {
+			must(t, os.WriteFile(filepath.Join(p.state, "identity", "told.json"), []byte(`{"version": 1, "keys": ["`+strings.Join(told(v), `", "`)+`"]}`), 0o600))
+			node, err := identity.OpenNode(filepath.Join(p.state, "identity"))
+			must(t, err)
+			p = New(node, p.state, p.run, func() {})
+		}
 		taken, err := p.Ledger()
 		must(t, err)
 		for i, e := range v.Entries {

@@ -31,6 +31,7 @@ import (
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/roster"
 	"kogge.example/update/memory"
 )
 
@@ -56,8 +57,9 @@ type Part struct {
 	// orders are those about seats; nil: nobody has asked for them.
 	orders *orders.Book
 
-	// outcasts are the callers whose seats are isolated.
+	// outcasts are the callers whose seats are isolated, and shun the seats of [shunned] by their TLS keys.
 	outcasts atomic.Pointer[orders.Outcasts]
+	shun     atomic.Pointer[map[string]roster.Seat]
 }
 
 // New is that of a node with the folder of STATE, and the one that does not outlive a boot. show has
