@@ -243,9 +243,12 @@ func (n *Node) hearRevoked(w *wire, record token.Paper) ([]string, error) {
 		return nil, err
 	}
 	keys, told, err := parseRevoked(content)
-	if issuer := document.HashOf(record.Issuer); err == nil && slices.Contains(keys, issuer.String()) {
+	issuer := document.HashOf(record.Issuer)
+	if err == nil && slices.Contains(keys, issuer.String()) {
 		err = fmt.Errorf("%w: it lets this node in by a token, and has the key of who gave it out, %s, as revoked", ErrNotAMember, issuer.Short())
 	}
+	// Whose token the node has, it believes: else a member that lies could shut everybody out.
+	told = slices.DeleteFunc(told, func(key string) bool { return key == issuer.String() })
 	return slices.Concat(keys, told), err
 }
 

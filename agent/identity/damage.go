@@ -26,9 +26,9 @@ var without = map[string]struct{ follows, mend string }{
 	nodeKeyName:    {"this node shows a key made for this start, and is in no fleet", "kogge node adopt takes it in again, by a new join.yaml and with the seat that it has"},
 	membershipName: {"this node is in no fleet", "kogge node adopt takes it in again, by a new join.yaml and with the seat that it has"},
 	enrolmentName:  {"this node does not know how it came: without a seat or an acceptance it is new", "kogge fleet accept accepts it"},
-	toldName:       {"callers may be let in that a member has called revoked", "an operator tells it which keys the fleet has revoked (kogge node adopt --all-revoked)"},
-	revokedName:    {"this node knows of operators the first one alone", "he tells it which keys the fleet has revoked, all of them (kogge node adopt --all-revoked)"},
-	addedName:      {"this node knows of operators the first one alone", "he tells it which keys the fleet has revoked, all of them (kogge node adopt --all-revoked)"},
+	toldName:       {"callers may be let in that a member has called revoked", "an operator tells it which keys the fleet has revoked (kogge node adopt ADDRESS --all-revoked)"},
+	revokedName:    {"this node knows of operators the first one alone", "he tells it which keys the fleet has revoked, all of them (kogge node adopt ADDRESS --all-revoked)"},
+	addedName:      {"this node knows of operators the first one alone", "he tells it which keys the fleet has revoked, all of them (kogge node adopt ADDRESS --all-revoked)"},
 }
 
 // newerMend mends what a later release has written, and nothing else does.

@@ -174,6 +174,36 @@ func (u unread) Read(name string) ([]byte, error) {
 	return u.memoryFiles.Read(name)
 }
 
+// TestRevokedUnread: the disk does not give the list when the node starts, and a key is revoked. Nobody is
+// let in for that who was revoked before, whether the disk gives the list by then, at the next start, or
+// says that it is none.
+func TestRevokedUnread(t *testing.T) {
+	bob, dora := fleet.KeyID([]byte("bob")), fleet.KeyID([]byte("dora"))
+	for _, soon := range []bool{true, false} {
+		m := &memoryFiles{disk: make(map[string]string), left: 100}
+		n, err := openNode(m)
+		if err == nil {
+			err = n.Revoke(bob)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		sick := &unread{m, revokedName}
+		if n, err = openNode(sick); err != nil || !n.Forgets() {
+			t.Fatalf("it knows all: %v", err)
+		}
+		if soon {
+			sick.name = ""
+		}
+		if err := n.Revoke(dora); err != nil || !n.Revoked(dora) || n.Revoked(bob) != soon || n.Forgets() == soon {
+			t.Errorf("soon %v: %v, bob %v, dora %v, it forgets: %v", soon, err, n.Revoked(bob), n.Revoked(dora), n.Forgets())
+		}
+		if n, err = openNode(m); err != nil || !n.Revoked(bob) || !n.Revoked(dora) || n.Problem() != nil {
+			t.Errorf("soon %v, at the next start: %v, bob %v, dora %v, %v", soon, err, n.Revoked(bob), n.Revoked(dora), n.Problem())
+		}
+	}
+}
+
 // TestDiskGivesNone: a node opens when its disk does not give a file, and the key for secrets is
 // not made anew for that; so it is when it is gone altogether.
 func TestDiskGivesNone(t *testing.T) {

@@ -151,7 +151,9 @@ func (n *Node) EnrolKnowing(told []string, use, certDER []byte, chain ...[]byte)
 	if _, err := n.verify(m); err != nil {
 		return fmt.Errorf("enrol: %w", err)
 	}
-	if err := n.tell(slices.Concat(told, n.Told())); err != nil { // another one may have told it others, before a cut
+	// The genesis vouches for the first operator, and who has no other way to the node has him.
+	told = slices.DeleteFunc(slices.Concat(told, n.Told()), func(key string) bool { return key == m.genesis.FirstOperatorID() })
+	if err := n.tell(told); err != nil { // another one may have told it others, before a cut
 		return fmt.Errorf("enrol: %w", err)
 	}
 	f := n.enrolment

@@ -12,7 +12,8 @@ import (
 )
 
 // revokedName is the file of a node that lists the keys it no longer believes. Where a later release has
-// written that, what is revoked since stands in the one of addedName; both count in every release.
+// written that, or the disk does not give it, what is revoked since stands in the one of addedName; both
+// count in every release.
 const (
 	revokedName    = "revoked.json"
 	addedName      = "revoked.added.json"
@@ -62,6 +63,7 @@ func (n *Node) RevokeAll(keys ...string) error {
 
 // revoke adds keys; all says that the fleet has revoked no others. n.mu is held.
 func (n *Node) revoke(keys []string, all bool) error {
+	n.readAgain()
 	before := *n.revoked.Load()
 	after := maps.Clone(before)
 	for _, key := range keys {
@@ -84,7 +86,7 @@ func (n *Node) revoke(keys []string, all bool) error {
 	}
 	if len(names) == 0 && len(after) > len(before) {
 		names = []string{revokedName}
-		if errors.Is(n.damaged[revokedName].why, document.ErrNewer) {
+		if wrong := n.damaged[revokedName]; wrong.unread || errors.Is(wrong.why, document.ErrNewer) { // it may be whole
 			names = []string{addedName}
 		}
 	}
@@ -196,6 +198,30 @@ func (n *Node) RevokedKeys() []string {
 // [fleet.Genesis.VerifyPeer].
 func (n *Node) Revoked(key string) bool { return (*n.revoked.Load())[key] }
 
+// readAgain reads the lists that the disk did not give: it may by now. n.mu is held.
+func (n *Node) readAgain() {
+	all := maps.Clone(*n.revoked.Load())
+	for _, name := range []string{revokedName, addedName} {
+		if n.damaged[name].unread {
+			delete(n.damaged, name)
+			n.read(name, func(raw []byte) error { return addKeys(all, raw) })
+		}
+	}
+	n.revoked.Store(&all)
+}
+
+// addKeys adds the keys of a list, and of one that is damaged those that can still be read.
+func addKeys(all map[string]bool, raw []byte) error {
+	keys, err := parseRevoked(raw)
+	if err != nil && !errors.Is(err, errPartial) {
+		keys = keysIn(raw)
+	}
+	for _, k := range keys {
+		all[k] = true
+	}
+	return err
+}
+
 // readRevoked reads the lists. Of one that cannot be read all keys stay revoked that are found in
 // it, and [Node.Forgets] says that there may have been more.
 func (n *Node) readRevoked() {
@@ -205,16 +231,7 @@ func (n *Node) readRevoked() {
 	}{{[]string{revokedName, addedName}, &n.revoked}, {[]string{toldName}, &n.told}} {
 		all := make(map[string]bool)
 		for _, name := range list.names {
-			n.read(name, func(raw []byte) error {
-				keys, err := parseRevoked(raw)
-				if err != nil && !errors.Is(err, errPartial) {
-					keys = keysIn(raw)
-				}
-				for _, k := range keys {
-					all[k] = true
-				}
-				return err
-			})
+			n.read(name, func(raw []byte) error { return addKeys(all, raw) })
 		}
 		list.into.Store(&all)
 	}

@@ -563,12 +563,15 @@ func TestComesKnowing(t *testing.T) {
 	// A member that has come in like that passes on what it was told, and may let in by a token of whom it
 	// was told: that member may have lied, and this one has not.
 	told := v.nodes[0].session.Load().member
-	told.RevokedKeys, told.Told = func() []string { return nil }, func() []string { return []string{bob, issuer} }
+	told.RevokedKeys, told.Told = func() []string { return nil }, func() []string { return []string{bob, issuer, v.Genesis.FirstOperatorID()} }
 	seed = fleet.NewToken()
 	next := v.comer(t, seed, v.issue(t, seed, func(*token.Record) {}), "n10", 1)
 	e, _ = next.part.node.Enrolment()
 	if err := next.Come(t.Context(), e); err != nil || !next.part.node.TurnsAway(bob) || next.part.node.Revoked(bob) {
 		t.Errorf("at a member that was told: %v; it was told of %v", err, next.part.node.Told())
+	}
+	if next.part.node.TurnsAway(issuer) || next.part.node.TurnsAway(v.Genesis.FirstOperatorID()) {
+		t.Errorf("nobody can repair it: it was told of %v", next.part.node.Told())
 	}
 }
 

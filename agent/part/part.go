@@ -386,7 +386,7 @@ func (p *Part) Tell() {
 }
 
 // errForgets is the answer of a node that lets in nobody whose key may have been revoked.
-var errForgets = errors.New("this node cannot read any more which keys are revoked, and until the first operator has told it all of them (kogge node adopt --all-revoked) it knows him alone")
+var errForgets = errors.New("this node cannot read any more which keys are revoked, and until the first operator has told it all of them (kogge node adopt ADDRESS --all-revoked) it knows him alone")
 
 // Known is what the ledger makes of a caller. A node that nobody has adopted has none, and
 // knows him by his certificate.

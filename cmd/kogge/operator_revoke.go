@@ -100,7 +100,7 @@ func printTold(out io.Writer, nodes []operate.Told) (missed []string, err error)
 			more := ""
 			switch {
 			case n.Other.GetForgets():
-				more = "; it cannot read any more who was revoked before: kogge node adopt --all-revoked"
+				more = "; it cannot read any more who was revoked before: kogge node adopt ADDRESS --all-revoked"
 			case len(n.Other.GetTold()) > 0:
 				more = "; a member has called " + count(len(n.Other.Told), "more key") + " revoked there: kogge node adopt shows which"
 			}

@@ -119,7 +119,8 @@ const Soon, Rest = 15 * time.Second, 30 * time.Minute
 // Probe measures the disk of a folder if it was not measured, or was not fit and has rested: it may
 // only have been busy, as it is while a node boots.
 func (d *Disk) Probe(dir string) {
-	if !d.at.IsZero() && (d.slow == 0 || time.Since(d.at) < rest(d.slow)) {
+	fit := d.Times.Unfit(d.Slowest) == "" // by what is the most now
+	if !d.at.IsZero() && (fit || time.Since(d.at) < rest(d.slow)) {
 		return
 	}
 	d.Times, d.at = Measure(dir), time.Now()

@@ -39,6 +39,10 @@ func place(raw []byte, at int, field string) string {
 	return fmt.Sprintf("line %d: field %s", line, field)
 }
 
+// deepest is how many levels of a document are named. Ours have fewer; a stranger's may have as many as it
+// has bytes.
+const deepest = 8
+
 // walk reads JSON up to a byte and says in which field it stands. Where the text breaks before,
 // field is the one that is broken, or, if behind is true, the last one that is whole.
 func walk(raw []byte, at int) (field string, behind bool) {
@@ -49,7 +53,10 @@ func walk(raw []byte, at int) (field string, behind bool) {
 	}
 	var in []level
 	path := func() (p string) {
-		for _, l := range in {
+		for i, l := range in {
+			if i == deepest {
+				return p + "…"
+			}
 			if l.list {
 				p = elementOf(p, l.index)
 			} else if l.key != "" {
