@@ -179,9 +179,9 @@ func TestDiskGivesLater(t *testing.T) {
 			t.Fatal(err)
 		}
 		must(t, os.Mkdir(name, 0o700))
-		for tries := 1; tries < most; tries++ {
-			if node, err := openNode(state, tries, most); waits != errors.Is(err, syscall.EISDIR) || !waits && node.Problem() == nil {
-				t.Errorf("%s, try %d: %v", name, tries, err)
+		for tried := time.Duration(0); tried <= most-serveAgain; tried += serveAgain {
+			if node, err := openNode(state, tried, most); waits != errors.Is(err, syscall.EISDIR) || !waits && node.Problem() == nil {
+				t.Errorf("%s, tried for %s: %v", name, tried, err)
 			}
 		}
 		if node, err := openNode(state, most, most); err != nil || node.Problem() == nil {
@@ -191,7 +191,7 @@ func TestDiskGivesLater(t *testing.T) {
 		if err := os.Rename(name+".away", name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(err)
 		}
-		if node, err := openNode(state, most-1, most); err != nil || node.Problem() != nil || node.Name() != "n1" {
+		if node, err := openNode(state, 0, most); err != nil || node.Problem() != nil || node.Name() != "n1" {
 			t.Errorf("%s, given again: %v", name, err)
 		}
 	}
@@ -200,10 +200,12 @@ func TestDiskGivesLater(t *testing.T) {
 // TestWaitForDisk: a node that waits for its disk can be good in time, whatever time node.yaml gives it.
 func TestWaitForDisk(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "node.yaml")
-	for text, want := range map[string]int{"": 15, "assess: {timeout: 1h}": 18, "assess: {timeout: 4m}": 6, "assess: {timeout: 1m}": 1, "assess: {timeout: 10s, for: 1s}": 1} {
+	for text, want := range map[string]time.Duration{
+		"": 150 * time.Second, "assess: {timeout: 1h}": longestWait, "assess: {timeout: 4m}": time.Minute, "assess: {timeout: 1m}": 15 * time.Second, "assess: {timeout: 10s, for: 1s}": 2500 * time.Millisecond,
+	} {
 		must(t, os.WriteFile(config, []byte(text), 0o600))
 		if got := waitForDisk(config); got != want {
-			t.Errorf("%s: %d tries, want %d", text, got, want)
+			t.Errorf("%s: %s, want %s", text, got, want)
 		}
 	}
 }

@@ -94,8 +94,8 @@ func (p *parts) volumes() serve.Volumes {
 // serveAPI answers on the API's port until ctx ends. An API that cannot be had is a
 // line in the log, and tried again: containers run without it.
 func serveAPI(ctx context.Context, at paths, now *parts, slots *install.Installer) {
-	for tries := 1; ctx.Err() == nil; tries++ {
-		if err := serveOnce(ctx, at, now, slots, tries); err != nil && ctx.Err() == nil {
+	for began := time.Now(); ctx.Err() == nil; {
+		if err := serveOnce(ctx, at, now, slots, time.Since(began)); err != nil && ctx.Err() == nil {
 			log.Printf("agent: %v; next try in %s", err, serveAgain)
 			pause(ctx, serveAgain)
 		}
@@ -109,25 +109,25 @@ const (
 	longestWait = 3 * time.Minute
 )
 
-// waitForDisk is how many tries it has: for a quarter of the time that a boot has to be good, because one
-// bad sector is no reason to give up a release.
-func waitForDisk(config string) int {
+// waitForDisk is how long it has: a quarter of the time in which a boot has to be good, because one bad
+// sector is no reason to give up a release. Reading that sector may take most of it.
+func waitForDisk(config string) time.Duration {
 	settings, _ := nodeconfig.ReadFile(config) // what is wrong with it others say
 	timeout := cmp.Or(settings.Assess.Timeout, nodeconfig.DefaultAssessTimeout)
-	return max(1, int(min(timeout/4, longestWait)/serveAgain))
+	return min(timeout/4, longestWait)
 }
 
-// openNode reads who the node is, at one of several tries.
-func openNode(state string, tries, most int) (*identity.Node, error) {
+// openNode reads who the node is, for which it was tried for so long already.
+func openNode(state string, tried, most time.Duration) (*identity.Node, error) {
 	node, err := identity.OpenNode(filepath.Join(state, "identity"))
-	if err == nil && node.Unread() && tries < most {
-		err = fmt.Errorf("try %d of %d to read who this node is: %w", tries, most, node.Problem())
+	if err == nil && node.Unread() && tried+serveAgain <= most {
+		err = fmt.Errorf("who this node is cannot be read, and is tried for %s: %w", most, node.Problem())
 	}
 	return node, err
 }
 
-func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Installer, tries int) error {
-	node, err := openNode(at.state, tries, waitForDisk(at.config))
+func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Installer, tried time.Duration) error {
+	node, err := openNode(at.state, tried, waitForDisk(at.config))
 	if err != nil {
 		return err
 	}
