@@ -212,7 +212,7 @@ func recordRows(entries []ledger.Entry) ([]recordRow, error) {
 		if len(c.Owners) > 0 {
 			by = count(len(c.Owners), "owner key")
 		}
-		rows = append(rows, recordRow{r.Height, v.Kind(), by, r.Hash().String()})
+		rows = append(rows, recordRow{r.Height, string(v.Kind()), by, r.Hash().String()})
 	}
 	return rows, nil
 }

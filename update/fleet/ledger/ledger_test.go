@@ -103,9 +103,10 @@ func TestRefused(t *testing.T) {
 		return e
 	}
 	valued := func(v ledger.Value) ledger.Entry {
+		v, evidence := w.Proposed(t, v)
 		r := good
 		r.Value = v.Hash()
-		return w.Proved(r, v, 3)
+		return w.Proved(r, v, 3, evidence...)
 	}
 	founding := ledgertest.Must[ledger.Record](t)(n.Log.State().Next(n.Founding(t)))
 	first := func(edit func(*ledger.Founding)) ledger.Entry {
@@ -142,7 +143,7 @@ func TestRefused(t *testing.T) {
 		{"nothing decided", w, valued(ledger.Value{Version: 1})},
 		{"two things decided", w, valued(ledger.Value{Version: 1, Founding: n.Founding(t).Founding, Operators: carol.Operators})},
 		{"what a later release decides", w, func() ledger.Entry {
-			raw := []byte("{\n  \"version\": 1,\n  \"rule\": {}\n}\n")
+			raw := []byte("{\n  \"version\": 1,\n  \"rollout\": {}\n}\n")
 			r := good
 			r.Value = document.HashOf(raw)
 			e := w.Proved(r, carol, 3)
