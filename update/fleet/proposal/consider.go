@@ -54,7 +54,7 @@ func Consider(c Case) (o Opinion, wait string, ok bool) {
 			return o, ask, false
 		}
 	default: // also what this release does not know
-		return o, fmt.Sprintf("nothing: its vote is %s", c.Vote), false
+		return o, fmt.Sprintf("nothing: the node's vote is %q", c.Vote), false
 	}
 	o.Valid, o.Ready = true, c.NotReady == nil
 	if c.NotReady != nil {

@@ -27,9 +27,9 @@ type Opinion struct {
 const OpinionKind = "kogge/opinion/v1"
 
 const (
-	maxReasons = 4
-	// MaxOpinion is the bytes of an opinion's envelope, at most.
-	MaxOpinion = 1536
+	maxReasons = 2
+	// MaxOpinion is the bytes of an opinion's envelope, at most. A byte of a reason may need six.
+	MaxOpinion = 3 << 10
 )
 
 // ErrOpinion is of what no seat has said.

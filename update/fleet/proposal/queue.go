@@ -53,14 +53,9 @@ type Waiting struct {
 // opinions may be given in any order.
 func Queue(seats roster.Roster, items []Item, deadline document.Duration) Turn {
 	items = slices.Clone(items)
-	slices.SortStableFunc(items, func(a, b Item) int {
-		first := 0
-		if a.First != b.First {
-			if first = 1; a.First {
-				first = -1
-			}
-		}
-		return cmp.Or(first, cmp.Compare(a.Height, b.Height), cmp.Compare(a.Number, b.Number), bytes.Compare(a.ID[:], b.ID[:]))
+	turn := map[bool]int{true: 0, false: 1}
+	slices.SortFunc(items, func(a, b Item) int {
+		return cmp.Or(cmp.Compare(turn[a.First], turn[b.First]), cmp.Compare(a.Height, b.Height), cmp.Compare(a.Number, b.Number), bytes.Compare(a.ID[:], b.ID[:]))
 	})
 	var t Turn
 	n, q := seats.Votes(), seats.Quorum()
