@@ -206,7 +206,7 @@ func (d *Owners) Check() error {
 }
 
 // Settle ends the waiting of an owner whose keys are lost: he gets the new ones, or somebody who has an
-// old one has objected.
+// old one has objected. That the time is over ([Objection]) is each voter's to say, who has counted it.
 type Settle struct {
 	Record document.Hash `json:"record"`         // of the decision that waits
 	Veto   bool          `json:"veto,omitempty"` // then nothing comes of it

@@ -122,8 +122,10 @@ func (l *Log) verify(e Entry, check check) (after State, id document.Hash, err e
 	}
 	broken := before.Height > 0 && len(c.Owners) > 0
 	switch {
-	case broken != (v.BreakGlass != nil):
-		return State{}, id, fmt.Errorf("%w: field owners: owners sign a decision to break the glass, and no other; this one is of kind %s", ErrCertificate, v.Kind())
+	case broken && v.BreakGlass == nil:
+		return State{}, id, fmt.Errorf("%w: field owners: above the founding owners sign to break the glass, and this decision is of kind %s", ErrCertificate, v.Kind())
+	case !broken && v.BreakGlass != nil:
+		return State{}, id, fmt.Errorf("%w: field seats: votes do not break the glass, its owner does", ErrCertificate)
 	case broken && !check.broken:
 		return State{}, id, ErrBreakGlass
 	}

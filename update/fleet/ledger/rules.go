@@ -31,8 +31,11 @@ func (s State) isolate(d *decision.Isolate) (State, error) {
 		return s, err
 	}
 	for i, n := range d.Seats {
-		if slices.Contains(s.Isolated, n) != d.Lift {
-			return s, fmt.Errorf("field isolate.seats[%d]: seat %d: isolated for good: %t already", i, n, !d.Lift)
+		switch is := slices.Contains(s.Isolated, n); {
+		case is && !d.Lift:
+			return s, fmt.Errorf("field isolate.seats[%d]: seat %d is isolated for good already", i, n)
+		case !is && d.Lift:
+			return s, fmt.Errorf("field isolate.seats[%d]: seat %d is not isolated for good", i, n)
 		}
 	}
 	if d.Lift {
@@ -141,9 +144,6 @@ func (s State) settle(d *decision.Settle) (State, error) {
 	s.Claim = nil
 	if d.Veto {
 		return s, nil
-	}
-	if _, there := s.Roster.Owner(claim.Owner.Name); !there {
-		return s, fmt.Errorf("field settle.record: owner %s has no seat any more", claim.Owner.Name)
 	}
 	return s.withRoster("settle", s.Roster.WithOwners(claim.Owner))
 }

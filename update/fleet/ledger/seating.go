@@ -23,6 +23,11 @@ func (s State) withRoster(field string, r roster.Roster) (State, error) {
 			return s, fmt.Errorf("field %s: the key of seat %d (%s) has voted twice at one height, and votes never again: replace the seat", field, seat.Number, seat.Name)
 		}
 	}
+	if s.Claim != nil {
+		if _, there := r.Owner(s.Claim.Owner.Name); !there {
+			s.Claim = nil // no seat is his any more
+		}
+	}
 	gone := func(number int) bool { _, there := r.Seat(number); return !there }
 	s.Isolated = slices.DeleteFunc(slices.Clone(s.Isolated), gone)
 	if more := roster.NewVotes(s.Roster, r); len(more) > 0 {

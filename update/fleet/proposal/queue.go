@@ -19,6 +19,9 @@ type Item struct {
 	First bool
 	// Waited is this node's running time since it has seen the item.
 	Waited document.Duration
+	// Lacks says what its decision lacks besides votes, as the ledger has it: a node's request, an owner's
+	// yes, an opinion of who got a vote last; "": nothing.
+	Lacks string
 	// Over says why it cannot be decided any more: it was decided, or who proposed it is no operator;
 	// "": it can.
 	Over     string
@@ -48,8 +51,8 @@ type Waiting struct {
 }
 
 // Queue says what a fleet of these seats decides next: the oldest item that a quorum calls valid and is
-// ready for, those that go first before others. An item leaves when it is over, when more than a third of
-// the votes call it invalid, and when it still lacks its quorum after the deadline. Items and
+// ready for and that lacks nothing, those that go first before others. An item leaves when it is over, when more than a third of
+// the votes call it invalid, and when it still lacks its quorum, or something else, after the deadline. Items and
 // opinions may be given in any order.
 func Queue(seats roster.Roster, items []Item, deadline document.Duration) Turn {
 	items = slices.Clone(items)
@@ -71,6 +74,9 @@ func Queue(seats roster.Roster, items []Item, deadline document.Duration) Turn {
 		case valid < q && item.Waited >= deadline:
 			t.Left = append(t.Left, Left{item, fmt.Sprintf("%d of %d votes called it valid within %s, and %d decide", valid, n, deadline, q)})
 			continue
+		case item.Lacks != "" && item.Waited >= deadline:
+			t.Left = append(t.Left, Left{item, fmt.Sprintf("within %s it did not get what it needs: %s", deadline, item.Lacks)})
+			continue
 		}
 		why := ""
 		switch {
@@ -78,6 +84,8 @@ func Queue(seats roster.Roster, items []Item, deadline document.Duration) Turn {
 			why = fmt.Sprintf("%d of %d votes call it valid, and %d decide", valid, n, q)
 		case ready < q:
 			why = fmt.Sprintf("%d of %d votes are ready, and %d decide", ready, n, q)
+		case item.Lacks != "":
+			why = item.Lacks
 		case t.Next != nil:
 			why = fmt.Sprintf("proposal %d comes first", t.Next.Number)
 		default:

@@ -122,6 +122,8 @@ func TestQueue(t *testing.T) {
 		{"before its deadline", 4, []Item{with(item(1, "vv.."), waited(7*day-1))}},
 		{"after its deadline", 4, []Item{with(item(1, "vv.."), waited(7*day))}},
 		{"valid after its deadline", 4, []Item{with(item(1, "vvn."), waited(9*day))}},
+		{"without an owner's yes", 4, []Item{with(item(1, "vvvv"), func(i *Item) { i.Lacks = "owner kaper says no yes" }), item(2, "vvvv")}},
+		{"without it after its deadline", 4, []Item{with(item(1, "vvvv"), func(i *Item) { i.Lacks, i.Waited = "owner kaper says no yes", 7*day })}},
 		{"decided", 4, []Item{with(item(1, "vvvv"), func(i *Item) { i.Over = "it was decided at height 9" }), item(2, "vvv.")}},
 		{"opposite things", 4, []Item{item(1, "vvxx"), item(2, "xxvv"), item(3, "vvv.")}},
 	} {

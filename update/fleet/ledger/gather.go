@@ -1,0 +1,71 @@
+package ledger
+
+import (
+	"bytes"
+	"slices"
+
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/proposal"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
+)
+
+// Gather is what a chair puts forward for a proposal: its value, resting on those of the objects that are
+// known which the decision needs, and these. The error says what is wrong with the proposal or what is still
+// lacking, as [State.Judge] does; objects that have nothing to do with it are no error.
+func (s State) Gather(e signed.Envelope, known [][]byte) (Value, [][]byte, error) {
+	v, _, err := s.Proposed(e)
+	if err != nil {
+		return Value{}, nil, err
+	}
+	evidence := [][]byte{e.Bytes()}
+	id := proposal.ID(e)
+	said := s.answersTo(v, id, known)
+	for _, raw := range known {
+		if s.needs(v, id, raw, said) && !slices.ContainsFunc(evidence, func(has []byte) bool { return bytes.Equal(has, raw) }) {
+			evidence = append(evidence, raw)
+		}
+	}
+	v = v.Resting(evidence)
+	return v, evidence, s.Judge(v, evidence)
+}
+
+// answersTo are the owners' answers to a proposal, where they are needed.
+func (s State) answersTo(v Value, id document.Hash, known [][]byte) (all []proposal.Answer) {
+	if len(v.newOwners()) == 0 && v.Isolate == nil {
+		return nil
+	}
+	for _, raw := range known {
+		ev := evidence{id: id, fresh: make(map[string]bool)}
+		if bytes.HasPrefix(raw, []byte("{")) && ev.answer(s, v, raw, true) == nil {
+			if a, err := proposal.ParseAnswer(raw); err == nil {
+				all = append(all, a)
+			}
+		}
+	}
+	return all
+}
+
+// needs says whether an object is one on which the decision has to rest.
+func (s State) needs(v Value, id document.Hash, raw []byte, answers []proposal.Answer) bool {
+	if bytes.HasPrefix(raw, []byte("{")) {
+		a, err := proposal.ParseAnswer(raw)
+		if err != nil || !slices.ContainsFunc(answers, func(known proposal.Answer) bool { return bytes.Equal(known.Encode(), raw) }) {
+			return false
+		}
+		newest, ok := proposal.Newest(answers, id, a.Owner)
+		return ok && newest.Yes && a.Yes
+	}
+	ev := evidence{id: id, opinions: make(map[int]proposal.Opinion), requests: make(map[signed.Key]roster.Request)}
+	if isTwice(raw) || ev.object(s, v, raw, true) != nil {
+		return false
+	}
+	for n, o := range ev.opinions {
+		return slices.Contains(s.Awaited, n) && o.Height >= s.Seated
+	}
+	for key, r := range ev.requests {
+		seat := v.newSeats(s.Roster)[key]
+		return r.Name == seat.Name && r.Journal == seat.Journal
+	}
+	return false
+}
