@@ -294,7 +294,10 @@ func TestDecides(t *testing.T) {
 		} else {
 			v, evidence = w.Rested(t, v, func(id document.Hash) [][]byte { return c.said(w, id) })
 		}
-		judged := w.Log.State().Judge(v, evidence)
+		judged, ids := w.Log.State().Judge(v, evidence), []string{}
+		for height := range w.Log.State().Height {
+			ids = append(ids, ledgertest.Must[document.Hash](t)(w.Log.Record(height+1)).Short(), "RECORD")
+		}
 		height := w.Log.State().Height
 		err := w.Decides(t, v, evidence)
 		if (judged == nil) != (err == nil) || err != nil && !errors.Is(err, ledger.ErrValue) {
@@ -303,7 +306,7 @@ func TestDecides(t *testing.T) {
 		if got := w.Log.State().Height; (got == height) != (err != nil) {
 			t.Errorf("%s: height %d, %v", c.name, got, err)
 		}
-		fmt.Fprintf(&b, "%s\n    %v\n", c.name, err)
+		fmt.Fprintf(&b, "%s\n    %s\n", c.name, strings.NewReplacer(ids...).Replace(fmt.Sprint(err)))
 	}
 	golden.Compare(t, "decides.txt", b.String())
 }
