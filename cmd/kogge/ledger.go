@@ -264,6 +264,9 @@ func ledgerVerifyCommand() *cobra.Command {
 			c := state.Checkpoint()
 			fmt.Fprintf(cmd.OutOrStdout(), "The ledger of fleet %s is correct: %s.\n  fleet   %s\n  height  %d\n  root    %s\n",
 				state.Genesis.Name, count(int(c.Height), "record"), c.Fleet, c.Height, c.Root)
+			if state.BrokenGlass > 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "At height %d the owner has seated the fleet anew, and no seat has voted on it (break-glass).\n", state.BrokenGlass)
+			}
 			return nil
 		},
 	}

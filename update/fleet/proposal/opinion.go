@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"maps"
 
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/roster"
@@ -113,14 +114,24 @@ type Opinions map[int]Opinion
 // have both count the same. The envelopes are verified already; what is about something else, or by
 // nobody with a vote, is left out.
 func Count(objects []signed.Envelope, fleet document.Hash, seats roster.Roster, id document.Hash) Opinions {
-	newest, all := make(map[int]signed.Envelope), make(Opinions)
+	all := newest(objects, fleet, seats, id)
+	maps.DeleteFunc(all, func(number int, _ Opinion) bool {
+		seat, _ := seats.Seat(number)
+		return !seat.Vote
+	})
+	return all
+}
+
+// newest are the newest opinions of all seats.
+func newest(objects []signed.Envelope, fleet document.Hash, seats roster.Roster, id document.Hash) Opinions {
+	last, all := make(map[int]signed.Envelope), make(Opinions)
 	for _, e := range objects {
 		seat, o, err := OpenOpinion(e, fleet, seats)
-		if err != nil || !seat.Vote || o.Proposal != id {
+		if err != nil || o.Proposal != id {
 			continue
 		}
-		if was, there := newest[seat.Number]; !there || after(e, was) {
-			newest[seat.Number], all[seat.Number] = e, o
+		if was, there := last[seat.Number]; !there || after(e, was) {
+			last[seat.Number], all[seat.Number] = e, o
 		}
 	}
 	return all

@@ -9,8 +9,10 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/decision"
 	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/signed"
 	"kogge.example/update/golden"
 )
 
@@ -155,4 +157,42 @@ func tell(b *strings.Builder, t Turn) {
 	for _, l := range t.Left {
 		fmt.Fprintf(b, "  leaves %d: %s\n", l.Item.Number, l.Why)
 	}
+}
+
+// TestGlass waits for as long as the policy says, and not while somebody lives who objects.
+func TestGlass(t *testing.T) {
+	r := seats(t, 4)
+	next := r.WithoutSeats(3, 4) // and seat 5, which has no vote, stays with 1 and 2
+	p := fleet.DefaultPolicy()
+	objects := func(by string, number uint64, valid bool) signed.Envelope {
+		o := Opinion{Proposal: about, Height: 7, Valid: valid, Why: []string{"the fleet lives"}}
+		return must[signed.Envelope](t)(SealOpinion(fleetID, private(by), number, o))
+	}
+	var b strings.Builder
+	for _, c := range []struct {
+		name    string
+		days    string // r: it ran alone for a day, a: a quorum answered
+		objects []signed.Envelope
+	}{
+		{"held just now", "", nil},
+		{"six days", "rrrrrr", nil},
+		{"seven days", "rrrrrrr", nil},
+		{"a quorum answers on the seventh", "rrrrrra", nil},
+		{"and then never again", "rrrrrrarrrrrrr", nil},
+		{"one of four objects", "rrrrrrr", []signed.Envelope{objects("n3", 1, false)}},
+		{"two of four object", "rrrrrrr", []signed.Envelope{objects("n3", 1, false), objects("n4", 1, false)}},
+		{"and one takes it back", "rrrrrrr", []signed.Envelope{objects("n3", 1, false), objects("n4", 1, false), objects("n4", 2, true)}},
+		{"one who stays and a seat without a vote", "rrrrrrr", []signed.Envelope{objects("n1", 1, false), objects("n5", 1, false)}},
+		{"strangers object", "rrrrrrr", []signed.Envelope{objects("eve", 1, false), objects("mallory", 1, false)}},
+	} {
+		g := Glass{Record: about}
+		for _, day1 := range c.days {
+			if g = g.Ran(day); day1 == 'a' {
+				g = g.Answered()
+			}
+		}
+		verdict, why := g.Verdict(p, r, next, Objecting(c.objects, fleetID, r, about))
+		fmt.Fprintf(&b, "%-42s %-7s %d vetoes  %s\n", c.name, verdict, g.Vetoes, why)
+	}
+	golden.Compare(t, "glass.txt", b.String())
 }
