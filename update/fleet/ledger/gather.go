@@ -2,8 +2,10 @@ package ledger
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 
+	"kogge.example/update/fleet/decision"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/proposal"
 	"kogge.example/update/fleet/roster"
@@ -68,4 +70,52 @@ func (s State) needs(v Value, id document.Hash, raw []byte, answers []proposal.A
 		return r.Name == seat.Name && r.Journal == seat.Journal
 	}
 	return false
+}
+
+// Accuse is the decision that the proof of a double vote leads to, which needs no operator, and what it
+// rests on. What the seats think of it they say of the SHA-256 of the proof.
+func (s State) Accuse(proof []byte) (Value, [][]byte, error) {
+	t, err := parseTwice(proof)
+	if err != nil {
+		return Value{}, nil, fmt.Errorf("%w: %w", ErrValue, err)
+	}
+	evidence := [][]byte{proof}
+	v := Value{Version: version, DoubleVote: &decision.DoubleVote{Seat: int(t.one.seat)}}.Resting(evidence)
+	return v, evidence, s.Judge(v, evidence)
+}
+
+// EndWaiting is the decision about an owner who waits for other keys: that he gets them, or, with the
+// answer of an old key that objects, that nothing comes of it. It needs no operator. What the seats
+// think of it they say of the record that decided the waiting; an objection may come at any time, and that
+// the time is over is for them to say.
+func (s State) EndWaiting(objection []byte) (v Value, evidence [][]byte, err error) {
+	if s.Claim == nil {
+		return v, nil, fmt.Errorf("%w: no owner waits for other keys", ErrValue)
+	}
+	if objection != nil {
+		evidence = [][]byte{objection}
+	}
+	v = Value{Version: version, Settle: &decision.Settle{Record: s.Claim.Record, Veto: objection != nil}}.Resting(evidence)
+	return v, evidence, s.Judge(v, evidence)
+}
+
+// Answered reads what an owner answers to a proposal of a kind, and verifies it by the keys that are his
+// now: one for a rollout, for all else as many as act as him. The error wraps [proposal.ErrAnswer].
+func (s State) Answered(k decision.Kind, raw []byte) (proposal.Answer, error) {
+	a, err := proposal.ParseAnswer(raw)
+	if err != nil {
+		return proposal.Answer{}, err
+	}
+	owner, there := s.Roster.Owner(a.Owner)
+	if !there {
+		return proposal.Answer{}, fmt.Errorf("%w: the fleet has no owner %s", proposal.ErrAnswer, a.Owner)
+	}
+	needed := owner.Threshold
+	if k.OneKey() {
+		needed = 1
+	}
+	if err := a.Verify(s.Fleet(), owner, needed); err != nil {
+		return proposal.Answer{}, err
+	}
+	return a, nil
 }

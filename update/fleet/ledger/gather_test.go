@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -162,5 +163,71 @@ func TestGrowth(t *testing.T) {
 	l, err := replay(w.Genesis, w.Entries)
 	if err != nil || tell(l.State()) != tell(w.Log.State()) {
 		t.Errorf("another computer: %v", err)
+	}
+}
+
+// TestByVoters puts to the vote what needs no operator, but a proof.
+func TestByVoters(t *testing.T) {
+	w := ledgertest.Founded(t, 7, 1)
+	proof := contrary(t, "n6")(w, document.Hash{})[0]
+	v, evidence, err := w.Log.State().Accuse(proof)
+	if err != nil || v.DoubleVote.Seat != 6 {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	for name, bad := range map[string][]byte{"nothing": nil, "cut": proof[:len(proof)-1], "a proposal": w.Proposal(t, w.Operators(t, "x")).Bytes()} {
+		if _, _, err := w.Log.State().Accuse(bad); !errors.Is(err, ledger.ErrValue) || !errors.Is(err, ledger.ErrTwice) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := w.Decides(t, v, evidence); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.Log.State().Accuse(proof); !errors.Is(err, ledger.ErrValue) {
+		t.Errorf("it loses its vote twice: %v", err)
+	}
+
+	if _, _, err := w.Log.State().EndWaiting(nil); !errors.Is(err, ledger.ErrValue) {
+		t.Errorf("nobody waits: %v", err)
+	}
+	w = ledgertest.Founded(t, 7, 1)
+	claimed(t, w)
+	s := w.Log.State()
+	for name, bad := range map[string][]byte{"": {}, "by the new keys": w.Answer(s.Claim.Record, false, "kaper", "new", 1, 2), "by another owner": w.Answer(s.Claim.Record, false, "hanse", "", 1, 2), "about another record": w.Answer(s.Record, false, "kaper", "", 9)} {
+		if _, _, err := s.EndWaiting(bad); !errors.Is(err, ledger.ErrValue) {
+			t.Errorf("objected %s: %v", name, err)
+		}
+	}
+	for objected, objection := range map[bool][]byte{false: nil, true: w.Answer(s.Claim.Record, false, "kaper", "", 2)} {
+		v, evidence, err := s.EndWaiting(objection)
+		if err != nil || v.Settle.Veto != objected {
+			t.Fatalf("%+v, %v", v, err)
+		}
+		l := w.Log.Clone()
+		if err := l.Append(w.Proved(ledgertest.Must[ledger.Record](t)(s.Next(v)), v, 6, evidence...)); err != nil {
+			t.Fatal(err)
+		}
+		owner, _ := l.State().Roster.Owner("kaper")
+		if has := owner.Keys[0] == ledgertest.NewOwner(t, "kaper", "new").Keys[0]; has == objected || l.State().Claim != nil {
+			t.Errorf("objected: %t, he has the new keys: %t", objected, has)
+		}
+	}
+}
+
+// TestAnswered takes one key of an owner for a rollout, and as many as act as him for all else.
+func TestAnswered(t *testing.T) {
+	w := ledgertest.Founded(t, 4, 1)
+	id := document.HashOf([]byte("proposal"))
+	for _, c := range []struct {
+		kind decision.Kind
+		raw  []byte
+		want bool
+	}{
+		{decision.KindRollout, w.Answer(id, true, "hanse", "", 2), true}, {decision.KindSeat, w.Answer(id, true, "hanse", "", 2), false},
+		{decision.KindSeat, w.Answer(id, false, "hanse", "", 2, 3), true}, {decision.KindRollout, w.Answer(id, true, "hanse", "new", 2), false},
+		{decision.KindRollout, w.Answer(id, true, "kaper", "", 2), false}, {decision.KindRollout, nil, false},
+	} {
+		if a, err := w.Log.State().Answered(c.kind, c.raw); (err == nil) != c.want || err != nil && !errors.Is(err, proposal.ErrAnswer) {
+			t.Errorf("%s: %+v, %v", c.kind, a, err)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,9 +36,17 @@ type Fleet struct {
 
 // Private is a key pair of its own for each name.
 func Private(name string) ed25519.PrivateKey {
+	if k, ok := made.Load(name); ok {
+		return k.(ed25519.PrivateKey)
+	}
 	seed := document.HashOf([]byte(name))
-	return ed25519.NewKeyFromSeed(seed[:])
+	k := ed25519.NewKeyFromSeed(seed[:])
+	made.Store(name, k)
+	return k
 }
+
+// made are the keys by name: tests sign much, and a key takes as long as a signature.
+var made sync.Map
 
 // Replacing is how the node is called for [Private] that has the seat of another one of its name.
 func Replacing(name string) string { return name + " again" }
