@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -187,10 +188,13 @@ func (ev *evidence) object(s State, v Value, raw []byte, signatures bool) error 
 		if err != nil {
 			return err
 		}
-		if err := ev.isAbout(v, o.Proposal); err != nil {
+		// Of a seat that is awaited any opinion is one that it has signed.
+		if err := ev.isAbout(v, o.Proposal); err != nil && !slices.Contains(s.Awaited, seat.Number) {
 			return fmt.Errorf("%w: %w", proposal.ErrOpinion, err)
 		}
-		ev.opinions[seat.Number] = o
+		if was, there := ev.opinions[seat.Number]; !there || o.Height > was.Height {
+			ev.opinions[seat.Number] = o
+		}
 		return nil
 	case roster.RequestKind:
 		r, err := roster.ReadRequest(e, s.Fleet())

@@ -33,7 +33,7 @@ func TestGather(t *testing.T) {
 	junk := [][]byte{
 		nil, []byte("x"), []byte("{}\n"), w.Answer(id, true, "mara", "", 1), w.Answer(id, true, "mara", "new", 1, 2), w.Answer(id, false, "hanse", "", 1, 2),
 		w.Answer(document.HashOf(nil), true, "mara", "", 1, 2), w.Request(t, ledgertest.Seat(t, 10, "n10")),
-		w.Opinion(t, "n8", document.HashOf(nil)), w.Opinion(t, "n1", id), w.Proposal(t, v).Bytes(), contrary(t, "n6")(w, id)[0],
+		w.Opinion(t, "n2", document.HashOf(nil)), w.Opinion(t, "n1", id), w.Proposal(t, v).Bytes(), contrary(t, "n6")(w, id)[0],
 	}
 	forged := ledgertest.Must[signed.Envelope](t)(signed.Parse(opinion))
 	forged = forged.Again(2, forged.Signature())

@@ -135,7 +135,7 @@ func (s State) waits(v Value, after roster.Roster) error {
 		if there && slices.Contains(s.Awaited, n) && !now.Vote || !there && v.Replace != nil {
 			continue
 		}
-		return fmt.Errorf("field evidence: seats %v got a vote at height %d, and before other seats change each of them signs an opinion about it", s.Awaited, s.Seated)
+		return fmt.Errorf("field evidence: seats %v got a vote at height %d, and before other seats change each of them has to sign an opinion", s.Awaited, s.Seated)
 	}
 	return nil
 }

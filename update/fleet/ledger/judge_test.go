@@ -176,6 +176,9 @@ func TestDecides(t *testing.T) {
 
 		{name: "before the last one has signed", before: fifth, value: always(seated("", n(6))), said: requests(t, n(6))},
 		{name: "after the last one has signed", before: fifth, value: always(seated("", n(6))), said: with(requests(t, n(6)), opinions(2, n(5)))},
+		{name: "it has signed about something else", before: fifth, value: always(seated("", n(6))), said: with(requests(t, n(6)), func(w *ledgertest.Fleet, _ document.Hash) [][]byte {
+			return opinions(2, n(5))(w, document.HashOf([]byte("another proposal")))
+		})},
 		{name: "it signed before it had a vote", before: fifth, value: always(seated("", n(6))), said: with(requests(t, n(6)), opinions(1, n(5)))},
 		{name: "another one has signed", before: fifth, value: always(seated("", n(6))), said: with(requests(t, n(6)), opinions(2, n(4)))},
 		{name: "seats without a vote meanwhile", before: fifth, value: always(seated("", several(t, 6, 2, false)...)), said: requests(t, several(t, 6, 2, false)...)},

@@ -59,9 +59,19 @@ func (f *Fleet) Answer(about document.Hash, yes bool, name, generation string, k
 // Opinion is a seat's opinion that something is valid and ready, at the ledger's height.
 func (f *Fleet) Opinion(t testing.TB, name string, about document.Hash) []byte {
 	t.Helper()
+	seat, ok := f.Log.State().Roster.ByName(name)
+	if !ok {
+		t.Fatalf("%s has no seat", name)
+	}
+	return f.OpinionOf(t, seat, about)
+}
+
+// OpinionOf is the opinion of a seat.
+func (f *Fleet) OpinionOf(t testing.TB, seat roster.Seat, about document.Hash) []byte {
+	t.Helper()
 	s := f.Log.State()
 	o := proposal.Opinion{Proposal: about, Height: s.Height, Valid: true, Ready: true}
-	return Must[signed.Envelope](t)(proposal.SealOpinion(s.Fleet(), Private(name), 1, o)).Bytes()
+	return Must[signed.Envelope](t)(proposal.SealOpinion(s.Fleet(), PrivateOf(seat), 1, o)).Bytes()
 }
 
 // Twice is the proof that a seat has signed precommits for two records of one height.
