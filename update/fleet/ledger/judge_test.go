@@ -252,6 +252,12 @@ func TestDecides(t *testing.T) {
 			o.Keys[2] = ledgertest.Key(t, "n2")
 			return owner(o, false)
 		}, said: with(yes("hanse", "", 1, 2), yes("hanse", "new", 1, 2))},
+		{name: "an owner of one vote of eight, lost", seats: 7, before: kaper, value: always(lost(t)), said: allows},
+		{name: "an owner of two votes of nine, lost", seats: 7, before: func(w *ledgertest.Fleet) {
+			withKaper(t, w)
+			ninth := edited(n(9), func(s *roster.Seat) { s.Owner = "kaper" })
+			must(t, w, seated("", ninth), with(requests(t, ninth), opinions(2, n(8))))
+		}, value: always(lost(t)), said: allows},
 		{name: "two owners who wait", seats: 7, before: waiting, value: always(lost(t)), said: allows},
 		{name: "his keys were not lost", seats: 7, before: waiting, value: always(owner(ledgertest.NewOwner(t, "kaper", "new"), false)), said: with(allows, yes("kaper", "", 1, 2))},
 		{name: "settle nothing", bare: true, value: settle(false, func(w *ledgertest.Fleet) document.Hash { return w.Log.State().Record }), said: nothing},
