@@ -213,6 +213,16 @@ func TestByVoters(t *testing.T) {
 	}
 }
 
+// TestClaimOfNobody forgets an owner who waits when no seat is his any more: else nobody else could wait.
+func TestClaimOfNobody(t *testing.T) {
+	w := ledgertest.Founded(t, 7, 1)
+	claimed(t, w)
+	must(t, w, unseated(nil, 8), nothing)
+	if s := w.Log.State(); s.Claim != nil || len(s.Roster.Owners) != 1 {
+		t.Errorf("%+v waits, owners %+v", s.Claim, s.Roster.Owners)
+	}
+}
+
 // TestAnswered takes one key of an owner for a rollout, and as many as act as him for all else.
 func TestAnswered(t *testing.T) {
 	w := ledgertest.Founded(t, 4, 1)

@@ -169,6 +169,9 @@ func TestDecides(t *testing.T) {
 			v.Seat = &decision.Seat{Seats: []roster.Seat{n(5)}, Owners: []roster.Owner{ledgertest.NewOwner(t, "kaper", "")}}
 		})), said: with(requests(t, n(5)), yes("kaper", "", 1, 2))},
 		{name: "a node with another journal", value: always(seated("", edited(n(5), func(s *roster.Seat) { s.Journal = roster.ID{9} }))), said: requests(t, n(5))},
+		{name: "a spare on a board of 32 bits", value: always(seated("", edited(n(5), func(s *roster.Seat) { s.Spare = true }))), said: func(w *ledgertest.Fleet, _ document.Hash) [][]byte {
+			return [][]byte{w.RequestOn(t, n(5), "arm")}
+		}},
 		{name: "a request of somebody else", value: always(seated("", n(5))), said: requests(t, n(5), n(6))},
 		{name: "more votes than the policy allows", before: func(w *ledgertest.Fleet) {
 			must(t, w, policy(func(p *fleet.Policy) { p.Votes = 4 })(w), nothing)
@@ -276,6 +279,12 @@ func TestDecides(t *testing.T) {
 		{name: "a ballot and the same again", seats: 7, bare: true, value: sixth, said: func(w *ledgertest.Fleet, id document.Hash) [][]byte {
 			r := ledgertest.Must[ledger.Record](t)(w.Log.State().Next(w.Operators(t, "mia")))
 			return [][]byte{w.Twice(edited(n(6), func(*roster.Seat) {}), r, r)}
+		}},
+		{name: "a ballot with two signatures", seats: 7, bare: true, value: sixth, said: func(w *ledgertest.Fleet, id document.Hash) [][]byte {
+			r := ledgertest.Must[ledger.Record](t)(w.Log.State().Next(w.Operators(t, "mia")))
+			both := bytes.Clone(w.Twice(n(6), r, r))
+			both[len(both)-1] = 0xff // the second one, which is the larger
+			return [][]byte{both}
 		}},
 		{name: "ballots of two heights", seats: 7, bare: true, value: sixth, said: func(w *ledgertest.Fleet, id document.Hash) [][]byte {
 			r := ledgertest.Must[ledger.Record](t)(w.Log.State().Next(w.Operators(t, "mia")))

@@ -24,7 +24,13 @@ func Seat(t testing.TB, number int, name string) roster.Seat {
 // Request is what the node of a seat says to get it.
 func (f *Fleet) Request(t testing.TB, s roster.Seat) []byte {
 	t.Helper()
-	r := roster.Request{Version: 1, Nonce: []byte("nonce"), Name: s.Name, Journal: s.Journal, TLSKey: document.HashOf([]byte(s.Name)), Arch: "amd64"}
+	return f.RequestOn(t, s, "amd64")
+}
+
+// RequestOn is the same of a node of some architecture.
+func (f *Fleet) RequestOn(t testing.TB, s roster.Seat, arch string) []byte {
+	t.Helper()
+	r := roster.Request{Version: 1, Nonce: []byte("nonce"), Name: s.Name, Journal: s.Journal, TLSKey: document.HashOf([]byte(s.Name)), Arch: arch}
 	return Must[signed.Envelope](t)(signed.Seal(roster.RequestKind, f.Log.State().Fleet(), PrivateOf(s), 1, r.Encode())).Bytes()
 }
 
