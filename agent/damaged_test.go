@@ -167,26 +167,43 @@ func TestDamagedState(t *testing.T) {
 	}
 }
 
-// TestDiskGivesLater: what the disk does not give at first is waited for, and then done without; a
-// folder in the place of a file is nothing that could be read.
+// TestDiskGivesLater: who the node is and the disk does not give at first is waited for, and then done
+// without, as what else it does not give is at once; a folder in the place of a file is nothing that could
+// be read.
 func TestDiskGivesLater(t *testing.T) {
 	_, state, _ := whole(t)
-	for _, name := range []string{"node.key", "membership.json", "enrolment.json", "revoked.json"} {
+	most := waitForDisk("")
+	for name, waits := range map[string]bool{"node.key": true, "membership.json": true, "enrolment.json": false, "revoked.json": false, "told.json": false} {
 		name = filepath.Join(state, "identity", name)
-		must(t, os.Rename(name, name+".away"))
+		if err := os.Rename(name, name+".away"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
 		must(t, os.Mkdir(name, 0o700))
-		for _, tries := range []int{1, waitForDisk - 1} {
-			if _, err := openNode(state, tries); !errors.Is(err, syscall.EISDIR) {
+		for tries := 1; tries < most; tries++ {
+			if node, err := openNode(state, tries, most); waits != errors.Is(err, syscall.EISDIR) || !waits && node.Problem() == nil {
 				t.Errorf("%s, try %d: %v", name, tries, err)
 			}
 		}
-		if node, err := openNode(state, waitForDisk); err != nil || node.Problem() == nil {
+		if node, err := openNode(state, most, most); err != nil || node.Problem() == nil {
 			t.Errorf("%s, the last try: %v", name, err)
 		}
 		must(t, os.Remove(name))
-		must(t, os.Rename(name+".away", name))
-		if node, err := openNode(state, waitForDisk-1); err != nil || node.Problem() != nil || node.Name() != "n1" {
+		if err := os.Rename(name+".away", name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if node, err := openNode(state, most-1, most); err != nil || node.Problem() != nil || node.Name() != "n1" {
 			t.Errorf("%s, given again: %v", name, err)
+		}
+	}
+}
+
+// TestWaitForDisk: a node that waits for its disk can be good in time, whatever time node.yaml gives it.
+func TestWaitForDisk(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "node.yaml")
+	for text, want := range map[string]int{"": 15, "assess: {timeout: 1h}": 18, "assess: {timeout: 4m}": 6, "assess: {timeout: 1m}": 1, "assess: {timeout: 10s, for: 1s}": 1} {
+		must(t, os.WriteFile(config, []byte(text), 0o600))
+		if got := waitForDisk(config); got != want {
+			t.Errorf("%s: %d tries, want %d", text, got, want)
 		}
 	}
 }

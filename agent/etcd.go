@@ -207,7 +207,7 @@ func factsOf(taken *pinned.Ledger) (etcd.Facts, roster.Roster, error) {
 	}
 	// A fleet for trying things out may have less: one answer that is lost is no member lost.
 	grace := max(time.Duration(state.Policy.Grace), 10*time.Second)
-	f := etcd.Facts{Fleet: state.Fleet(), First: record.Hash(), Grace: grace, Addresses: make(map[int][]netip.AddrPort), Away: make(map[int]bool)}
+	f := etcd.Facts{Fleet: state.Fleet(), Trial: state.Policy.Trial, First: record.Hash(), Grace: grace, Addresses: make(map[int][]netip.AddrPort), Away: make(map[int]bool)}
 	for _, a := range value.Founding.Cluster {
 		f.Founders = append(f.Founders, a.Seat)
 		f.Addresses[a.Seat] = []netip.AddrPort{a.Address}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 	"kogge.example/agent/serve"
 	"kogge.example/agent/wanted"
 	"kogge.example/init/control"
+	"kogge.example/init/nodeconfig"
 	"kogge.example/update/partition"
 )
 
@@ -92,30 +94,40 @@ func (p *parts) volumes() serve.Volumes {
 // serveAPI answers on the API's port until ctx ends. An API that cannot be had is a
 // line in the log, and tried again: containers run without it.
 func serveAPI(ctx context.Context, at paths, now *parts, slots *install.Installer) {
-	const again = 10 * time.Second
 	for tries := 1; ctx.Err() == nil; tries++ {
 		if err := serveOnce(ctx, at, now, slots, tries); err != nil && ctx.Err() == nil {
-			log.Printf("agent: %v; next try in %s", err, again)
-			pause(ctx, again)
+			log.Printf("agent: %v; next try in %s", err, serveAgain)
+			pause(ctx, serveAgain)
 		}
 	}
 }
 
-// waitForDisk is how many tries a disk has to give who the node is. Then the node serves without what
-// it does not give: somebody has to be able to repair it.
-const waitForDisk = 18
+const (
+	serveAgain = 10 * time.Second // between two tries to serve
+	// longestWait is how long a disk has to give who the node is, at most. Then the node serves without
+	// what it does not give: somebody has to be able to repair it.
+	longestWait = 3 * time.Minute
+)
+
+// waitForDisk is how many tries it has: for a quarter of the time that a boot has to be good, because one
+// bad sector is no reason to give up a release.
+func waitForDisk(config string) int {
+	settings, _ := nodeconfig.ReadFile(config) // what is wrong with it others say
+	timeout := cmp.Or(settings.Assess.Timeout, nodeconfig.DefaultAssessTimeout)
+	return max(1, int(min(timeout/4, longestWait)/serveAgain))
+}
 
 // openNode reads who the node is, at one of several tries.
-func openNode(state string, tries int) (*identity.Node, error) {
+func openNode(state string, tries, most int) (*identity.Node, error) {
 	node, err := identity.OpenNode(filepath.Join(state, "identity"))
-	if err == nil && node.Unread() && tries < waitForDisk {
-		err = fmt.Errorf("try %d of %d to read who this node is: %w", tries, waitForDisk, node.Problem())
+	if err == nil && node.Unread() && tries < most {
+		err = fmt.Errorf("try %d of %d to read who this node is: %w", tries, most, node.Problem())
 	}
 	return node, err
 }
 
 func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Installer, tries int) error {
-	node, err := openNode(at.state, tries)
+	node, err := openNode(at.state, tries, waitForDisk(at.config))
 	if err != nil {
 		return err
 	}

@@ -100,6 +100,8 @@ func (c testCommand) run() (string, error) {
 		return strings.Join(names, "\n"), err
 	case "write": // a file, content
 		return "", os.WriteFile(arg(0), []byte(arg(1)), 0o644)
+	case "remove": // a file or a folder, with all in it, if it is there
+		return "", os.RemoveAll(arg(0))
 	case "statfs": // a folder
 		return statfs(arg(0))
 	case "find": // processes whose command line contains the text

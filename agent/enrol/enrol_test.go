@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -92,8 +93,8 @@ func member0(t testing.TB) (*Member, book, tls.ConnectionState) {
 	leaf := ledgertest.Must[*x509.Certificate](t)(x509.ParseCertificate(der))
 	m := &Member{
 		Ledger: b, Papers: b, Revoked: func(string) bool { return false }, Now: time.Now, CanSign: func() error { return nil },
-		RevokedKeys: func() []string { return nil },
-		TLSKey:      func(signed.Key) (document.Hash, bool) { return document.Hash{}, false }, Refuse: func(roster.Seat) error { return nil },
+		RevokedKeys: func() []string { return nil }, Told: func() []string { return nil },
+		TLSKey: func(signed.Key) (document.Hash, bool) { return document.Hash{}, false }, Refuse: func(roster.Seat) error { return nil },
 		Word: func() (signed.Envelope, error) {
 			return signed.Seal(notice.TLSKeyKind, b.State().Fleet(), ledgertest.Private("n1"), 1, notice.TLSKey{Version: 1, Seat: 1, Key: document.HashOf(nil)}.Encode())
 		},
@@ -203,12 +204,19 @@ func FuzzEntry(f *testing.F) {
 
 // FuzzRevoked has bytes of a hostile member be a list of revoked keys.
 func FuzzRevoked(f *testing.F) {
-	f.Add(revokedFrame([]string{document.HashOf([]byte("a")).String(), document.HashOf(nil).String()}))
+	one, two := document.HashOf([]byte("a")).String(), document.HashOf(nil).String()
+	f.Add(revokedFrame([]string{one, two}, nil))
+	f.Add(revokedFrame([]string{one}, []string{two}))
+	f.Add(revokedFrame(nil, []string{one, two}))
 	f.Add([]byte{1})
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		keys, err := parseRevoked(raw)
-		if (err == nil) != (len(raw)%32 == 0 && len(raw) <= 32*maxRevoked) || err == nil && !bytes.Equal(revokedFrame(keys), raw) {
+		keys, told, err := parseRevoked(raw)
+		if (err == nil) != (len(raw)%32 == 0 && len(raw) <= 32*maxRevoked) {
 			t.Errorf("%d bytes are read as %d keys: %v", len(raw), len(keys), err)
+		}
+		again, alone, twice := parseRevoked(revokedFrame(keys, told))
+		if err == nil && (twice != nil || !slices.Equal(again, keys) || !slices.Equal(alone, told)) {
+			t.Errorf("%d and %d keys are read as %d and %d: %v", len(keys), len(told), len(again), len(alone), twice)
 		}
 	})
 }
@@ -226,6 +234,7 @@ func TestOwns(t *testing.T) {
 	use := ledgertest.Must[token.Use](t)(token.NewUse(seed, record, node, before, "n9", func(kind string, id document.Hash, sequence uint64, body []byte) (signed.Envelope, error) {
 		return signed.Seal(kind, id, ledgertest.Private("a"), sequence, body)
 	}))
+	issuer := document.HashOf(record.Issuer).String()
 	accept := func(number int64, tlsKey document.Hash) []byte {
 		return ledgertest.Must[token.Paper](t)(token.SignAccept(id, token.Accept{Version: 1, Node: node, Name: "n9", TLSKey: tlsKey, Number: number}, operator)).Bytes()
 	}
@@ -234,18 +243,22 @@ func TestOwns(t *testing.T) {
 		paper   []byte
 		revoked document.Hash
 		is      map[document.Hash]error
+		gone    bool // the operator's key is revoked
 	}{
-		{"it came", use.Bytes(), document.Hash{}, map[document.Hash]error{before: nil, now: ErrOtherKey}},
-		{"it came, and was revoked", nil, before, map[document.Hash]error{before: fleet.ErrRevoked, now: fleet.ErrRevoked}},
-		{"an operator has seen no TLS key", accept(1, document.Hash{}), before, map[document.Hash]error{before: fleet.ErrRevoked, now: fleet.ErrRevoked}},
-		{"he has seen another one", accept(2, now), document.Hash{}, map[document.Hash]error{before: ErrOtherKey, now: nil}},
-		{"and the first one was revoked", nil, before, map[document.Hash]error{before: ErrOtherKey, now: nil}},
-		{"and that, too", nil, now, map[document.Hash]error{before: fleet.ErrRevoked, now: fleet.ErrRevoked}},
+		{"it came", use.Bytes(), document.Hash{}, map[document.Hash]error{before: nil, now: ErrOtherKey}, false},
+		{"it came, and was revoked", nil, before, map[document.Hash]error{before: fleet.ErrRevoked, now: fleet.ErrRevoked}, false},
+		{"an operator has seen no TLS key", accept(1, document.Hash{}), before, map[document.Hash]error{before: fleet.ErrRevoked, now: fleet.ErrRevoked}, false},
+		{"he has seen another one", accept(2, now), document.Hash{}, map[document.Hash]error{before: ErrOtherKey, now: nil}, false},
+		{"and the first one was revoked", nil, before, map[document.Hash]error{before: ErrOtherKey, now: nil}, false},
+		{"and that, too", nil, now, map[document.Hash]error{before: fleet.ErrRevoked, now: fleet.ErrRevoked}, false},
+		{"he was revoked, and with him the first one", nil, before, map[document.Hash]error{before: fleet.ErrRevoked, now: nil}, true},
+		{"he was revoked, who may have seen nothing", nil, now, map[document.Hash]error{before: nil, now: fleet.ErrRevoked, document.HashOf([]byte("another")): fleet.ErrRevoked}, true},
+		{"he alone was revoked", nil, document.Hash{}, map[document.Hash]error{before: nil, now: nil, document.HashOf([]byte("another")): ErrOtherKey}, true},
 	} {
 		if step.paper != nil {
 			ledgertest.Must[token.Change](t)(b.set.Recall(step.paper))
 		}
-		m.Revoked = func(key string) bool { return key == step.revoked.String() }
+		m.Revoked = func(key string) bool { return key == step.revoked.String() || step.gone && key == issuer }
 		for tlsKey, is := range step.is {
 			if known, err := m.owns(node, tlsKey); !known || !errors.Is(err, is) || is == nil && err != nil {
 				t.Errorf("%s, TLS key %s: %v, %v", step.what, tlsKey.Short(), known, err)

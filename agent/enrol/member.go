@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,8 +40,9 @@ type Member struct {
 	Refuse func(roster.Seat) error
 	// Revoked says whether a TLS key or an operator's was withdrawn, as in fleet.Peer.Key.
 	Revoked func(key string) bool
-	// RevokedKeys are all of these, for nodes that come in.
-	RevokedKeys func() []string
+	// RevokedKeys are all of these, for nodes that come in, and Told those that another member alone has
+	// called so, when this node came in.
+	RevokedKeys, Told func() []string
 	// Now is the earliest that the time can be, or the time if it is known.
 	Now func() time.Time
 
@@ -218,7 +220,7 @@ func (m *Member) welcome(w *wire) (*guest, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.Revoked(tlsKey.String()) {
+	if m.Revoked(tlsKey.String()) || slices.Contains(m.Told(), tlsKey.String()) { // it may ask another member
 		return nil, fmt.Errorf("TLS key %s: %w", tlsKey.Short(), fleet.ErrRevoked)
 	}
 	kind, content, err := w.receive(maxSaid)
@@ -368,9 +370,14 @@ func (m *Member) owns(node signed.Key, tlsKey document.Hash) (known bool, err er
 			all = append(all, own)
 		}
 	}
-	if a, _, ok := m.Papers.Accepted(node); ok && !a.TLSKey.IsZero() {
+	u, came := m.Papers.CameBy(node)
+	a, paper, accepted := m.Papers.Accepted(node)
+	switch accepted = accepted && !a.TLSKey.IsZero(); {
+	case accepted && came && tlsKey == u.TLSKey && m.withdrawn(paper): // a revoked operator's word locks nobody out
+		all = append(all, u.TLSKey)
+	case accepted:
 		all = append(all, a.TLSKey) // an operator's word, after the use
-	} else if u, ok := m.Papers.CameBy(node); ok {
+	case came:
 		all = append(all, u.TLSKey)
 	}
 	for _, one := range all {
@@ -382,6 +389,12 @@ func (m *Member) owns(node signed.Key, tlsKey document.Hash) (known bool, err er
 		return true, fmt.Errorf("node of key %s: %w, %s", node.ID().Short(), ErrOtherKey, all[0].Short())
 	}
 	return len(all) > 0, nil
+}
+
+// withdrawn says whether the key of who has signed a paper was revoked.
+func (m *Member) withdrawn(paper []byte) bool {
+	p, err := token.ParsePaper(paper)
+	return err == nil && m.Revoked(document.HashOf(p.Issuer).String())
 }
 
 // hear answers one question.
@@ -408,7 +421,7 @@ func (m *Member) hear(w *wire, g *guest) error {
 		}
 		return m.giveSigned(w, g)
 	case kind == askRevoked && g.key != "":
-		return ended(w.send(isRevoked, revokedFrame(m.RevokedKeys())))
+		return ended(w.send(isRevoked, revokedFrame(m.RevokedKeys(), m.Told())))
 	case kind == askPapers && g.key != "":
 		if _, paper, ok := m.Papers.Accepted(g.key); ok {
 			return ended(w.send(isPaper, paper))

@@ -232,7 +232,8 @@ func (n *Node) hearLedger(w *wire, from int64, take func(height int64, e ledger.
 	}
 }
 
-// hearRevoked asks for the keys that the member has as revoked.
+// hearRevoked asks for the keys that the member has as revoked. Those that it was told of itself come
+// last: it may let in by the token of somebody of whom it knows no more than that.
 func (n *Node) hearRevoked(w *wire, record token.Paper) ([]string, error) {
 	if err := w.send(askRevoked, nil); err != nil {
 		return nil, err
@@ -241,11 +242,11 @@ func (n *Node) hearRevoked(w *wire, record token.Paper) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys, err := parseRevoked(content)
+	keys, told, err := parseRevoked(content)
 	if issuer := document.HashOf(record.Issuer); err == nil && slices.Contains(keys, issuer.String()) {
 		err = fmt.Errorf("%w: it lets this node in by a token, and has the key of who gave it out, %s, as revoked", ErrNotAMember, issuer.Short())
 	}
-	return keys, err
+	return slices.Concat(keys, told), err
 }
 
 // member wants that who answers is a seat, by its own word and the key of the handshake, which was

@@ -164,8 +164,12 @@ func parseEntry(content []byte) (int64, ledger.Entry, error) {
 	return int64(height), e, err
 }
 
-// revokedFrame writes keys, as in fleet.Peer.Key, and parseRevoked reads them.
-func revokedFrame(keys []string) (content []byte) {
+// revokedFrame writes keys, as in fleet.Peer.Key, and parseRevoked reads them: those that operators have
+// revoked, and behind a key of zeros, which is nobody's, those that a member alone has called so.
+func revokedFrame(keys, told []string) (content []byte) {
+	if len(told) > 0 {
+		keys = slices.Concat(keys, []string{document.Hash{}.String()}, told)
+	}
 	for _, key := range keys[:min(len(keys), maxRevoked)] {
 		if id, err := document.ParseHash(key); err == nil {
 			content = append(content, id[:]...)
@@ -174,15 +178,20 @@ func revokedFrame(keys []string) (content []byte) {
 	return content
 }
 
-func parseRevoked(content []byte) (keys []string, err error) {
+func parseRevoked(content []byte) (keys, told []string, err error) {
 	const size = len(document.Hash{})
 	if len(content)%size != 0 || len(content) > maxRevoked*size {
-		return nil, fmt.Errorf("%w: revoked keys of %d bytes", errFrame, len(content))
+		return nil, nil, fmt.Errorf("%w: revoked keys of %d bytes", errFrame, len(content))
 	}
+	into := &keys
 	for ; len(content) > 0; content = content[size:] {
-		keys = append(keys, document.Hash(content[:size]).String())
+		if key := document.Hash(content[:size]); key.IsZero() {
+			into = &told
+		} else {
+			*into = append(*into, key.String())
+		}
 	}
-	return keys, nil
+	return keys, told, nil
 }
 
 // tlsKeyOf is the fingerprint of the key by which the other end made the handshake.

@@ -29,7 +29,7 @@ func (m *member) begin(ctx context.Context) (time.Duration, error) {
 			return stubborn, nil
 		}
 	}
-	if mk.Failed >= maxFailed && time.Since(m.quiet) >= probeAgain {
+	if mk.Failed >= maxFailed && time.Since(m.quiet) >= fsync.Rest {
 		mk.Failed = 0 // it is tried once more
 		if err := m.folder.write(mk); err != nil {
 			return 0, err
@@ -41,7 +41,7 @@ func (m *member) begin(ctx context.Context) (time.Duration, error) {
 		own.Folder, own.What = membership.Damaged, outdated
 	}
 	step := membership.Begin(own)
-	status := Status{Generation: mk.Generation, Lost: own.Lost(), Unfit: own.Unfit, Doing: step.String(), Probe: m.probed, Snapshots: m.folder.snapshots()}
+	status := Status{Generation: mk.Generation, Lost: own.Lost(), Unfit: own.Unfit, Doing: step.String(), Probe: m.disk.Times, Snapshots: m.folder.snapshots()}
 	switch {
 	case step.Do == membership.Refuse:
 		status.Problem = step.Why
@@ -104,12 +104,13 @@ func (m *member) own(ctx context.Context, what membership.Folder, why string, mk
 	own.Alone = own.Wanted && (alone || only)
 	own.Unfit = m.short()
 	if what == membership.Absent {
-		m.probe()
+		m.disk.Slowest = cmp.Or(m.c.Slowest, Slowest(m.facts.Trial))
+		m.disk.Probe(m.c.Dir)
 		dies := ""
 		if mk.Failed >= maxFailed {
-			dies = fmt.Sprintf("etcd ended again and again soon after it was started, also on new data: it is tried again after %s", probeAgain)
+			dies = fmt.Sprintf("etcd ended again and again soon after it was started, also on new data: it is tried again after %s", fsync.Rest)
 		}
-		own.Unfit = cmp.Or(own.Unfit, m.probed.Unfit(m.slowest()), dies, m.cannot())
+		own.Unfit = cmp.Or(own.Unfit, m.disk.Unfit(), dies, m.cannot())
 	}
 	own.Reports = reports(m.hear(ctx))
 	if what == membership.Mine && mk.Starts >= maxStarts && !own.Alone {
@@ -164,39 +165,10 @@ func (m *member) short() string {
 // cannot says why etcd has not started for a while, and not long ago; "": it was not tried, or it
 // has.
 func (m *member) cannot() string {
-	if m.failed[1].Sub(m.failed[0]) < cannotFor || time.Since(m.failed[1]) >= probeAgain {
+	if m.failed[1].Sub(m.failed[0]) < cannotFor || time.Since(m.failed[1]) >= fsync.Rest {
 		return ""
 	}
 	return "etcd does not start: " + m.failure
-}
-
-// probe probes the disk before it may hold data, and again if it may not: it may only have been
-// busy, as it is while a node boots.
-func (m *member) probe() {
-	if !m.probedAt.IsZero() && (m.slow == 0 || time.Since(m.probedAt) < probePause(m.slow)) {
-		return
-	}
-	m.probed, m.probedAt = fsync.Measure(m.c.Dir), time.Now()
-	m.slow++
-	if m.probed.Unfit(m.slowest()) == "" {
-		m.slow = 0
-	}
-}
-
-// probePause is how long a disk is left alone that was too slow so often in a row.
-func probePause(slow int) time.Duration {
-	pause := probeSoon
-	for ; slow > 1 && pause < probeAgain; slow-- {
-		pause *= 2
-	}
-	return min(pause, probeAgain)
-}
-
-func (m *member) slowest() time.Duration {
-	if m.c.Slowest == 0 {
-		return Slowest
-	}
-	return m.c.Slowest
 }
 
 // reports are what those who answered say of their etcd.

@@ -33,8 +33,6 @@ const (
 	// alone is how long a member that runs has no leader until it asks the others whether etcd
 	// goes on without it.
 	alone = 4 * time.Second
-	// probeSoon is when a disk that was too slow is probed again, at first, and probeAgain at last.
-	probeSoon, probeAgain = time.Minute, 30 * time.Minute
 	// compactAgain is when old revisions are forgotten once more while there is no room.
 	compactAgain = 10 * time.Minute
 	// maxStarts is how often it may die before that, where others have the data; maxFailed how
@@ -54,21 +52,19 @@ const (
 
 // member is this node's part in etcd. Only run, and what it calls, changes it.
 type member struct {
-	c        Config
-	folder   *folder
-	dial     *dialer
-	tunnels  *tunnels
-	conns    *conns
-	guests   *guests
-	ears     *ears
-	twin     membership.Twin
-	verdict  verdict // on the data, while etcd does not run
-	probed   fsync.Times
-	probedAt time.Time
-	slow     int // how many probes in a row have found the disk too slow
-	facts    Facts
-	problem  string // why the facts are not new; "": they are
-	refused  string // why the last order to begin anew came to nothing; "": it did not
+	c       Config
+	folder  *folder
+	dial    *dialer
+	tunnels *tunnels
+	conns   *conns
+	guests  *guests
+	ears    *ears
+	twin    membership.Twin
+	verdict verdict    // on the data, while etcd does not run
+	disk    fsync.Disk // where the data is to lie
+	facts   Facts
+	problem string // why the facts are not new; "": they are
+	refused string // why the last order to begin anew came to nothing; "": it did not
 
 	quiet   time.Time // since when etcd has not died here: since this process began, if not later
 	boss    int       // who leads, and will list this seat when it is needed; 0: nobody who is known
@@ -335,7 +331,7 @@ func voting(list []membership.Member) (seats []int) {
 func (m *member) now(s *server, generation int) Status {
 	status := Status{
 		Generation: generation, Running: true, Leader: s.leader(), Members: s.members(), Committed: s.etcd.CommittedIndex(),
-		Revision: s.etcd.KV().Rev(), Size: s.etcd.Backend().Size(), InUse: s.etcd.Backend().SizeInUse(), Quota: quota(m.c), Probe: m.probed, Hears: m.dial.hears(),
+		Revision: s.etcd.KV().Rev(), Size: s.etcd.Backend().Size(), InUse: s.etcd.Backend().SizeInUse(), Quota: quota(m.c), Probe: m.disk.Times, Hears: m.dial.hears(),
 	}
 	for _, a := range s.alarms() {
 		switch {

@@ -8,7 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"kogge.example/agent/etcd/fsync"
 	"kogge.example/agent/etcd/membership"
 )
 
@@ -95,7 +97,7 @@ func TestNotAlone(t *testing.T) {
 	all, guests := &conns{}, &guests{}
 	d := newDialer(Config{}, all, guests.admit)
 	for ordered, want := range map[int]membership.Action{0: membership.Renew, 2: membership.Renew, 3: membership.Refuse} {
-		m := &member{c: Config{Dir: t.TempDir(), Seat: 1, Slowest: 1 << 40}, facts: f.world.Facts, dial: d, ears: &ears{dial: d}}
+		m := &member{c: Config{Dir: t.TempDir(), Seat: 1}, disk: fsync.Disk{Slowest: time.Minute}, facts: f.world.Facts, dial: d, ears: &ears{dial: d}}
 		m.facts.Ordered = ordered
 		own := m.own(t.Context(), membership.Absent, "", mark{Generation: 2, Begun: true, Only: true})
 		if step := membership.Begin(own); step.Do != want {

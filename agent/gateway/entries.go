@@ -71,7 +71,7 @@ func paced(ctx context.Context, wake <-chan struct{}, run func() (next time.Dura
 	}
 }
 
-// keepEntry sees to one entry. If that failed it returns when to try again.
+// keepEntry sees to one entry. If that failed, or has to wait, it returns for how long.
 func (g *Gateway) keepEntry(ctx context.Context, height int64) (again time.Duration) {
 	key := board.Entry(height).Key()
 	g.mu.Lock()
@@ -84,8 +84,8 @@ func (g *Gateway) keepEntry(ctx context.Context, height int64) (again time.Durat
 		g.mu.Unlock()
 		return 0
 	}
-	if ok && time.Since(last) < mendEvery {
-		return mendEvery
+	if left := mendEvery - time.Since(last); ok && left > 0 {
+		return left // one timer stands for all, and strangers wake it
 	}
 	e, err := g.config.Ledger.Entry(height)
 	raw := ledger.FormatEntry(height, e)

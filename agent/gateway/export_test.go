@@ -112,11 +112,10 @@ func (g *Gateway) Lists() (reading, told int) { return len(g.reads), len(g.lists
 
 // Tidy looks through all keys once, as if what lies there had for long.
 func (g *Gateway) Tidy(ctx context.Context) {
+	var t tidying
 	now := time.Now()
-	g.mu.Lock()
-	lies := age{now, g.newest}
-	g.mu.Unlock()
-	t := tidying{old: lies, next: lies}
+	g.tidySome(ctx, &t, now)
+	now = now.Add(tidyAfter)
 	for g.tidySome(ctx, &t, now); t.after != "" && ctx.Err() == nil; {
 		g.tidySome(ctx, &t, now)
 	}

@@ -72,6 +72,8 @@ type Ledger interface {
 	Take(height int64, e ledger.Entry) error
 	// Proved says why an entry does not prove the record of a height that was taken.
 	Proved(height int64, e ledger.Entry) error
+	// Problem says why the ledger stands still; nil: it does not.
+	Problem() error
 }
 
 // Session is a way to a node and back, for frames in order. One of agent/gossip's TLS fits.

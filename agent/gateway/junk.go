@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,8 +26,9 @@ const (
 	// tidyAfter is how long something has to have lain there: by then this node's ledger lists who was
 	// seated since, and who was faster than the watch has been told of.
 	tidyAfter = 10 * time.Minute
-	// mostUnknown is how many keys there may be that this release does not know, by one signer.
-	mostUnknown = 16
+	// mostUnknown is how many keys there may be that this release does not know, of one kind by one signer,
+	// and mostKinds of how many kinds.
+	mostUnknown, mostKinds = 16, 16
 	// longKey is how long a key is that no release has, in bytes.
 	longKey = 512
 	// tidySays is how often it is said that something was taken away.
@@ -55,11 +58,18 @@ func lawOf(state ledger.State) law {
 // see [law.ofValue].
 //
 // A release to come may have places that this one does not know: other topics, other leaves of a node, other
-// versions of the prefix. They are told from junk by who has signed what lies there: it is an envelope of
-// this fleet, by a seat or an operator of the ledger, in no place of this release's, and one of few by its
-// signer. A release that wants to put anything else into etcd does so only when no member runs a release of
-// this rule any more.
-func (l law) ofKey(key string, lease int64) (why string, look bool) {
+// versions of the prefix. What lies there may stay if
+//
+//   - the key is under /kogge/vN/, and shorter than longKey,
+//   - its value is an envelope of this fleet, of no kind that has a place of this release's under this prefix,
+//   - a seat or an operator of the ledger has signed it, and
+//   - it is one of the newest of its kind by its signer, see [strangers].
+//
+// Ballots of a release that votes may so lie under any key, of each voter the newest ones. A release that
+// wants to put anything else into etcd, or more, does so only when no member runs a release of this rule any
+// more. What this release gets to know as a place of its own is judged here by its topic, and a kind of
+// which there may be more has its figure in [strangers.take].
+func (l law) ofKey(key string) (why string, look bool) {
 	p, known := board.Parse(key)
 	switch {
 	case len(key) >= longKey:
@@ -73,8 +83,6 @@ func (l law) ofKey(key string, lease int64) (why string, look bool) {
 		return "of no seat", false
 	case p.Topic == board.Ledger && p.Height > l.height+recent:
 		return "a record far ahead", false
-	case p.Leased() && lease == 0:
-		return "a status by no lease", false
 	}
 	return "", true
 }
@@ -87,56 +95,108 @@ func versioned(key string) bool {
 	return ok && more && err == nil && version > 0 && strconv.FormatUint(version, 10) == digits
 }
 
-// ofValue says why what lies under a key is junk; "": it may stay. of is who has signed it, where that
-// counts: of one signer there are mostUnknown such keys. What lies in a place of this release may be wrong:
-// who has the place writes it anew.
-func (l law) ofValue(key string, value []byte) (why string, of document.Hash) {
-	if _, known := board.Parse(key); known {
-		if len(value) > wire.MaxValue {
-			return wire.TooLarge.String(), of
+// ofValue says why what lies under a key, by a lease or none (0), is junk; "": it may stay. What this release
+// has no place for is what is found there, which [strangers] judge further, and else the zero one. What lies
+// in a place of this release may be wrong: who has the place writes it anew.
+func (l law) ofValue(key string, value []byte, lease int64) (why string, found signed.Envelope) {
+	if p, known := board.Parse(key); known {
+		switch {
+		case p.Leased() && lease == 0:
+			return "a status by no lease", found
+		case len(value) > wire.MaxValue:
+			return wire.TooLarge.String(), found
 		}
-		return "", of
+		return "", found
 	}
 	e, err := signed.Parse(value)
 	_, placed := board.Of(e)
 	switch {
 	case err != nil:
-		return "no envelope", of
+		return "no envelope", found
 	case e.Fleet != l.fleet:
-		return "of another fleet", of
+		return "of another fleet", found
 	case !l.signers[e.By.ID()]:
-		return "by nobody of the ledger", of
+		return "by nobody of the ledger", found
 	case placed && strings.HasPrefix(key, board.Root):
-		return "it has another place", of
+		return "it has another place", found
 	case e.Verify() != nil:
-		return "with a wrong signature", of
+		return "with a wrong signature", found
 	}
-	return "", e.By.ID()
+	return "", e
+}
+
+// strangers are the keys of a round that this release does not know and that may stay, by who has signed
+// what lies there, and its kind. Whoever holds a member can write what a seat has signed once more under as
+// many keys as he likes, and delete what the seat has put: so of one object the key that was written last
+// stays, as its seat's gateway puts it again, and of several the newest ones, as the seat goes on saying some.
+type strangers map[document.Hash]map[string][]stranger
+
+// stranger is one of them.
+type stranger struct {
+	key    store.Found
+	number uint64 // of the object
+	says   sum    // of the object, whatever its signature
+}
+
+// take judges one more key, and returns the one that has to go for it, which may be itself; false: none has.
+func (all strangers) take(key store.Found, e signed.Envelope) (junk store.Found, is bool) {
+	by, one := e.By.ID(), stranger{key, e.Sequence, sumOf(e.Message())}
+	kinds := all[by]
+	if kinds == nil {
+		kinds = make(map[string][]stranger)
+		all[by] = kinds
+	}
+	list, known := kinds[e.Kind]
+	if !known && len(kinds) >= mostKinds {
+		return key, true
+	}
+	at := slices.IndexFunc(list, func(s stranger) bool { return s.says == one.says })
+	if at < 0 && len(list) < mostUnknown {
+		kinds[e.Kind] = append(list, one)
+		return junk, false
+	}
+	if at < 0 {
+		oldest := slices.MinFunc(list, stranger.compare)
+		at = slices.Index(list, oldest)
+	}
+	if one.compare(list[at]) < 0 {
+		return key, true
+	}
+	junk, list[at] = list[at].key, one
+	return junk, true
+}
+
+// compare has the one that may stay behind the other one.
+func (s stranger) compare(other stranger) int {
+	return cmp.Or(cmp.Compare(s.number, other.number), cmp.Compare(s.key.Revision, other.key.Revision), strings.Compare(s.key.Key, other.key.Key))
 }
 
 // tidying is how far a gateway is in looking through all keys.
 type tidying struct {
-	after   string                // the last key that was looked at; "": it begins anew
-	unknown map[document.Hash]int // keys that this release does not know, of this round, by signer
-	old     age                   // what is not newer has lain there for long enough; zero: nothing has
-	next    age                   // what old will be
+	after   string    // the last key that was looked at; "": it begins anew
+	unknown strangers // of this round
+	old     age       // what is not newer has lain there for long enough; zero: nothing has
+	next    age       // what old will be
 	removed int
 	said    time.Time
 }
 
-// age is which revision was the newest when.
+// age is which revision of an etcd was the newest when.
 type age struct {
 	at       time.Time
+	cluster  uint64
 	revision int64
 }
 
-// ages takes note of the newest revision. Where that went back it is another etcd's.
-func (t *tidying) ages(now time.Time, newest int64) {
+// ages takes note of the newest revision, whoever has written what. Where that went back it is another
+// etcd's.
+func (t *tidying) ages(now time.Time, p store.Page) {
+	newest := age{now, p.Cluster, p.Revision}
 	switch {
-	case t.next.at.IsZero() || newest < t.next.revision:
-		t.old, t.next = age{}, age{now, newest}
+	case t.next.at.IsZero() || p.Cluster != t.next.cluster || p.Revision < t.next.revision:
+		t.old, t.next = age{}, newest
 	case now.Sub(t.next.at) >= tidyAfter:
-		t.old, t.next = t.next, age{now, newest}
+		t.old, t.next = t.next, newest
 	}
 }
 
@@ -160,26 +220,30 @@ func (g *Gateway) tidy(ctx context.Context) {
 func (g *Gateway) tidySome(ctx context.Context, t *tidying, now time.Time) {
 	state := g.config.Ledger.State()
 	g.mu.Lock()
-	whole, newest := g.whole, g.newest
+	whole := g.whole
 	g.mu.Unlock()
 	if !whole || state.Height == 0 {
 		return
 	}
-	if t.ages(now, newest); t.old.revision == 0 {
-		return
-	}
-	keys, more, err := g.store.Keys(ctx, t.after)
+	page, err := g.store.Keys(ctx, t.after)
 	if err != nil {
 		return
 	}
+	if t.ages(now, page); t.old.revision == 0 || g.behind(ctx, state.Height) {
+		return
+	}
 	if t.after == "" {
-		t.unknown = make(map[document.Hash]int)
+		t.unknown = make(strangers)
 	}
 	var all []store.Write
-	for l := lawOf(state); len(keys) > 0; keys = keys[1:] {
-		item := keys[0]
+	l := lawOf(state)
+	for _, item := range page.Keys {
 		t.after = item.Key
-		if item.Revision > t.old.revision || !g.isJunk(ctx, l, t, item) {
+		if item.Revision > t.old.revision {
+			continue
+		}
+		item, junk := g.junk(ctx, l, t, item)
+		if !junk {
 			continue
 		}
 		w := store.Write{Key: item.Key, Was: item.Revision, Delete: true}
@@ -188,7 +252,7 @@ func (g *Gateway) tidySome(ctx context.Context, t *tidying, now time.Time) {
 		}
 		all = append(all, w)
 	}
-	if !more {
+	if !page.More {
 		t.after = ""
 	}
 	all = slices.CompactFunc(all, func(a, b store.Write) bool { return a.Key == b.Key })
@@ -208,26 +272,59 @@ func (g *Gateway) tidySome(ctx context.Context, t *tidying, now time.Time) {
 	}
 }
 
-// isJunk says whether a key that has lain there for long enough is to go.
-func (g *Gateway) isJunk(ctx context.Context, l law, t *tidying, item store.Item) bool {
-	why, look := l.ofKey(item.Key, item.Lease)
+// behind says whether the fleet has decided more than this node's ledger says, as when it has stopped, or a
+// later release has decided what this one cannot read: then what those have there who were seated since is
+// not for this node to take away. An entry that follows counts for that if it is proved: else one that
+// somebody has made up would keep all junk there for ever.
+func (g *Gateway) behind(ctx context.Context, height int64) bool {
+	if g.config.Ledger.Problem() != nil {
+		return true
+	}
+	item, err := g.store.Get(ctx, board.Entry(height+1).Key())
+	if err != nil {
+		return true
+	}
+	if item.Revision == 0 {
+		return false
+	}
+	e, err := ledger.ParseEntry(item.Value, height+1)
+	if err != nil {
+		return false
+	}
+	switch err := g.config.Ledger.Take(height+1, e); {
+	case err == nil: // it was not asked when that was written: too much was
+		if g.config.Grown != nil {
+			g.config.Grown()
+		}
+		g.Advanced()
+	case errors.Is(err, ledger.ErrValue):
+		return errors.Is(err, document.ErrNewer) // that is read last of all
+	case errors.Is(err, ledger.ErrRecord), errors.Is(err, ledger.ErrCertificate):
+		return false
+	}
+	return true // it is proved, and the disk may not take it
+}
+
+// junk says which key is to go now that one is looked at that has lain there for long enough; false: none.
+func (g *Gateway) junk(ctx context.Context, l law, t *tidying, key store.Found) (store.Found, bool) {
+	why, look := l.ofKey(key.Key)
 	if !look {
-		return why != ""
+		return key, why != ""
 	}
 	g.mu.Lock()
-	genuine := g.index[item.Key].genuine
+	is := g.index[key.Key]
 	g.mu.Unlock()
-	if genuine {
-		return false
+	p, known := board.Parse(key.Key)
+	if is.genuine && is.revision == key.Revision && (!p.Leased() || is.lease != 0) {
+		return key, false
 	}
-	now, err := g.store.Get(ctx, item.Key)
-	if err != nil || now.Revision != item.Revision {
-		return false
+	now, err := g.store.Get(ctx, key.Key)
+	if err != nil || now.Revision != key.Revision {
+		return key, false
 	}
-	why, of := l.ofValue(item.Key, now.Value)
-	if why == "" && !of.IsZero() {
-		t.unknown[of]++
-		return t.unknown[of] > mostUnknown
+	why, found := l.ofValue(key.Key, now.Value, now.Lease)
+	if known || why != "" {
+		return key, why != ""
 	}
-	return why != ""
+	return t.unknown.take(key, found)
 }

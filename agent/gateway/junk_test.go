@@ -2,10 +2,13 @@ package gateway
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"kogge.example/agent/etcd/store"
 	"kogge.example/agent/gateway/wire"
 	"kogge.example/update/fleet/board"
 	"kogge.example/update/fleet/document"
@@ -65,9 +68,9 @@ func TestJunk(t *testing.T) {
 		{"outside", "/other", 0, load},
 		{"long", board.Root + strings.Repeat("x", longKey), 0, load},
 	} {
-		why, look := l.ofKey(c.key, c.lease)
+		why, look := l.ofKey(c.key)
 		if look {
-			why, _ = l.ofValue(c.key, c.value)
+			why, _ = l.ofValue(c.key, c.value, c.lease)
 		}
 		if why == "" {
 			why = "stays"
@@ -83,13 +86,14 @@ func TestAges(t *testing.T) {
 	start := time.Now()
 	for _, c := range []struct {
 		after     time.Duration
+		cluster   uint64
 		newest    int64
 		old, next int64
 	}{
-		{0, 5, 0, 5}, {tidyAfter - 1, 9, 0, 5}, {tidyAfter, 10, 5, 10}, {tidyAfter + tidyEvery, 20, 5, 10}, {2 * tidyAfter, 30, 10, 30},
-		{2*tidyAfter + 1, 3, 0, 3}, {3*tidyAfter + 1, 4, 3, 4},
+		{0, 1, 5, 0, 5}, {tidyAfter - 1, 1, 9, 0, 5}, {tidyAfter, 1, 10, 5, 10}, {tidyAfter + tidyEvery, 1, 20, 5, 10}, {2 * tidyAfter, 1, 30, 10, 30},
+		{2*tidyAfter + 1, 1, 3, 0, 3}, {3*tidyAfter + 1, 1, 3, 3, 3}, {3*tidyAfter + 2, 2, 9, 0, 9}, {4*tidyAfter + 2, 2, 9, 9, 9},
 	} {
-		if d.ages(start.Add(c.after), c.newest); d.old.revision != c.old || d.next.revision != c.next {
+		if d.ages(start.Add(c.after), store.Page{Cluster: c.cluster, Revision: c.newest}); d.old.revision != c.old || d.next.revision != c.next {
 			t.Errorf("after %s: %+v, %+v", c.after, d.old, d.next)
 		}
 	}
@@ -104,19 +108,91 @@ func FuzzJunk(f *testing.F) {
 	f.Add("/kogge/v2/x", []byte("{}"))
 	f.Add(board.Root+"nodes/"+state.Roster.Seats[0].Key.ID().String()+"/load", []byte{})
 	f.Fuzz(func(t *testing.T, key string, value []byte) {
-		why, look := l.ofKey(key, 0)
+		why, look := l.ofKey(key)
 		if look == (why != "") {
 			t.Fatalf("%q: %q, %v", key, why, look)
 		}
 		if !look {
 			return
 		}
-		why, of := l.ofValue(key, value)
-		if _, known := board.Parse(key); known != (why == "" && of.IsZero() || why == wire.TooLarge.String()) {
-			t.Errorf("%q: %q by %s", key, why, of)
+		why, found := l.ofValue(key, value, 1)
+		stays := why == "" && found.Kind != ""
+		if _, known := board.Parse(key); known != (why == "" && !stays || why == wire.TooLarge.String()) {
+			t.Errorf("%q: %q, %+v", key, why, found)
 		}
-		if why == "" && !of.IsZero() && !l.signers[of] {
-			t.Errorf("%q stays by %s", key, of)
+		if stays && (!l.signers[found.By.ID()] || found.Verify() != nil) {
+			t.Errorf("%q stays by %s", key, found.By)
 		}
 	})
+}
+
+// TestStrangers has somebody write once more, under other keys, what a seat has signed for a release to come,
+// and delete what the seat has put. Once he is gone, the seat's own keys stay when its gateway has put them
+// again, and nothing else does.
+func TestStrangers(t *testing.T) {
+	fleet, revision := document.HashOf(nil), int64(0)
+	lies := make(map[string]int64)
+	says := make(map[string]signed.Envelope)
+	put := func(key, kind string, number uint64) {
+		e, err := signed.Seal(kind, fleet, ledgertest.Private("n1"), number, []byte("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		revision++
+		lies[key], says[key] = revision, e
+	}
+	tidy := func() {
+		for all, left := make(strangers), slices.Sorted(maps.Keys(lies)); len(left) > 0; left = left[1:] {
+			if junk, is := all.take(store.Found{Key: left[0], Revision: lies[left[0]]}, says[left[0]]); is {
+				if lies[junk.Key] != junk.Revision {
+					t.Fatalf("%+v is to go, and does not lie there", junk)
+				}
+				delete(lies, junk.Key)
+			}
+		}
+	}
+	own := func(again bool) {
+		for number := range uint64(mostUnknown) { // votes of rounds, and one load
+			if key := fmt.Sprintf("/kogge/v1/votes/%d/ID", number); lies[key] == 0 || !again {
+				put(key, "kogge/ballot/v1", 100+number)
+			}
+		}
+		if lies["/kogge/v1/nodes/ID/load"] == 0 || !again {
+			put("/kogge/v1/nodes/ID/load", "kogge/load/v1", 7)
+		}
+	}
+	for _, deletes := range []bool{false, true} {
+		clear(lies)
+		own(false)
+		if tidy(); len(lies) != mostUnknown+1 {
+			t.Fatalf("%d keys are the seat's, and stay", len(lies))
+		}
+		if deletes {
+			clear(lies)
+		}
+		for i := range uint64(3 * mostUnknown) {
+			put(fmt.Sprintf("/kogge/v1/!new%02d", i), "kogge/ballot/v1", 100+i%mostUnknown) // what it says
+			put(fmt.Sprintf("/kogge/v1/!old%02d", i), "kogge/ballot/v1", i)                 // what it has said
+			put(fmt.Sprintf("/kogge/v2/one%02d", i), "kogge/load/v1", 7)
+		}
+		tidy()
+		own(true)
+		tidy()
+		own(true)
+		tidy()
+		for key := range lies {
+			if strings.HasPrefix(key, "/kogge/v1/!") || strings.HasPrefix(key, "/kogge/v2/") {
+				t.Errorf("%s stays", key)
+			}
+		}
+		if len(lies) != mostUnknown+1 {
+			t.Errorf("%d keys of the seat's stay", len(lies))
+		}
+	}
+	for i := range 2 * mostKinds {
+		put(fmt.Sprintf("/kogge/v3/%02d", i), fmt.Sprintf("kogge/kind%d/v1", i), 1)
+	}
+	if tidy(); len(lies) != mostUnknown+1+mostKinds-2 {
+		t.Errorf("%d keys stay", len(lies))
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"kogge.example/update/fleet/board"
 )
 
 // TestPaced wakes what keeps the ledger a hundred times a second, as whoever writes to etcd can: it runs
@@ -44,5 +46,19 @@ func TestPaced(t *testing.T) {
 			t.Error("it is woken, and does not run")
 		}
 		stop()
+	})
+}
+
+// TestMendLeft has an entry be looked at again once its time is over, not a whole time after each look.
+func TestMendLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key := board.Entry(1).Key()
+		g := &Gateway{index: map[string]lying{key: {revision: 7}}, mended: map[string]time.Time{key: time.Now()}}
+		for _, after := range []time.Duration{0, time.Second, 20 * time.Second, mendEvery - time.Second} {
+			time.Sleep(after - time.Since(g.mended[key]))
+			if got, want := g.keepEntry(t.Context(), 1), mendEvery-after; got != want {
+				t.Errorf("%s after the last time it comes again after %s: want %s", after, got, want)
+			}
+		}
 	})
 }

@@ -95,6 +95,8 @@ func (l *bigLedger) Entry(height int64) (ledger.Entry, error) { return l.wanted[
 
 func (l *bigLedger) Proved(int64, ledger.Entry) error { return nil }
 
+func (l *bigLedger) Problem() error { return nil }
+
 // fleetOf is what all parts know.
 func fleetOf(s partSetup) (*bigLedger, error) {
 	g, err := fleet.ParseGenesis(s.Genesis)

@@ -419,7 +419,7 @@ func (e *Engine) hearObjects(s *session, f wire.Objects) {
 		}
 	}
 	if _, several := e.shelf.Behind(id); withdrawn || several {
-		s.refused[id] = wire.ToldOf(f.Item(id)) // what counts here of it is here
+		s.refused[id] = wire.ToldOf(e.shelf.ItemOf(id, f)) // what counts here of it is here
 	}
 	if !news {
 		e.peer(s.key).vain.owe(1, time.Now()) // or it would be asked without end

@@ -21,18 +21,18 @@ type broken struct {
 	unread bool // the disk did not give the file, which may be whole
 }
 
-// without says what follows from that.
-var without = map[string]string{
-	nodeKeyName:    "this node shows a key made for this start, and is in no fleet: kogge node adopt takes it in again, by a new join.yaml and with the seat that it has",
-	membershipName: "this node is in no fleet: kogge node adopt takes it in again, by a new join.yaml and with the seat that it has",
-	enrolmentName:  "this node does not know how it came: without a seat or an acceptance it is new",
-	toldName:       "callers may be let in that a member has called revoked, until an operator tells the node which keys are (kogge operator revoke)",
-	revokedName:    "this node knows of operators the first one alone: it is repaired when he has revoked keys once more (kogge operator revoke)",
+// without says what follows from that, and what mends it.
+var without = map[string]struct{ follows, mend string }{
+	nodeKeyName:    {"this node shows a key made for this start, and is in no fleet", "kogge node adopt takes it in again, by a new join.yaml and with the seat that it has"},
+	membershipName: {"this node is in no fleet", "kogge node adopt takes it in again, by a new join.yaml and with the seat that it has"},
+	enrolmentName:  {"this node does not know how it came: without a seat or an acceptance it is new", "kogge fleet accept accepts it"},
+	toldName:       {"callers may be let in that a member has called revoked", "an operator tells it which keys the fleet has revoked (kogge node adopt --all-revoked)"},
+	revokedName:    {"this node knows of operators the first one alone", "he tells it which keys the fleet has revoked, all of them (kogge node adopt --all-revoked)"},
+	addedName:      {"this node knows of operators the first one alone", "he tells it which keys the fleet has revoked, all of them (kogge node adopt --all-revoked)"},
 }
 
-// asideSuffix is behind the name of a file that could not be read, once another one has taken its
-// place.
-const asideSuffix = ".damaged"
+// newerMend mends what a later release has written, and nothing else does.
+const newerMend = "start the release that has written it"
 
 func (d damage) has(name string) bool { _, is := d[name]; return is }
 
@@ -44,25 +44,21 @@ func (d damage) aside(files keeping, name string) error {
 		return nil
 	}
 	if errors.Is(b.why, document.ErrNewer) {
-		return fmt.Errorf("%s: %w: nothing takes its place: start the release that has written it", name, b.why)
+		return fmt.Errorf("%s: %w: nothing takes its place: %s", name, b.why, newerMend)
 	}
-	err := files.Keep(name, name+asideSuffix)
+	err := files.Keep(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err
 }
 
-// Unread says that the disk did not give a file of the node's, and may give it to who opens it again.
+// Unread says that the disk did not give who the node is, and may give it to who opens it again. What
+// else it does not give the node does without at once.
 func (n *Node) Unread() bool {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	for _, b := range n.damaged {
-		if b.unread {
-			return true
-		}
-	}
-	return false
+	return n.damaged[nodeKeyName].unread || n.damaged[membershipName].unread
 }
 
 // Problem says which files of the node cannot be read, and what follows; nil: none.
@@ -70,9 +66,13 @@ func (n *Node) Problem() error {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	var all []error
-	for _, name := range []string{nodeKeyName, membershipName, enrolmentName, revokedName, toldName} {
+	for _, name := range []string{nodeKeyName, membershipName, enrolmentName, revokedName, addedName, toldName} {
 		if b, is := n.damaged[name]; is {
-			err := fmt.Errorf("%s: %w: %s", name, b.why, without[name])
+			mend := without[name].mend
+			if errors.Is(b.why, document.ErrNewer) {
+				mend = newerMend
+			}
+			err := fmt.Errorf("%s: %w: %s: %s", name, b.why, without[name].follows, mend)
 			if b.unread {
 				err = fmt.Errorf("%w; it may be whole: this node reads it again when it boots", err)
 			}
@@ -95,7 +95,7 @@ func (n *Node) lost() bool { return n.damaged.has(nodeKeyName) || n.damaged.has(
 func (n *Node) Forgets() bool {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	return n.damaged.has(revokedName)
+	return n.damaged.has(revokedName) || n.damaged.has(addedName)
 }
 
 var anyKey = regexp.MustCompile(`\b[0-9a-f]{64}\b`)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/durable"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger/ledgertest"
@@ -103,7 +104,7 @@ func TestNodeRepaired(t *testing.T) {
 		nodeKeyName:    func(n *Node) error { return again(t, f, n) },
 		membershipName: func(n *Node) error { return again(t, f, n) },
 		enrolmentName:  func(n *Node) error { return n.enrols(enrolmentFile{Came: true}) },
-		revokedName:    func(n *Node) error { return n.Revoke() },
+		revokedName:    func(n *Node) error { return n.RevokeAll() },
 	} {
 		for writes := 0; ; writes++ {
 			done := false
@@ -122,8 +123,8 @@ func TestNodeRepaired(t *testing.T) {
 				if err == nil && n.Problem() != nil {
 					err = repair(n)
 				}
-				if err != nil || n.Problem() != nil || !n.Adopted() && !strings.Contains(after.disk[membershipName], "token") || after.disk[name+asideSuffix] != junk {
-					t.Errorf("%s, writes=%d lands=%v: %v, %v; %q", name, writes, lands, err, n.Problem(), after.disk[name+asideSuffix])
+				if err != nil || n.Problem() != nil || !n.Adopted() && !strings.Contains(after.disk[membershipName], "token") || after.disk[durable.AsideName(name, 1)] != junk {
+					t.Errorf("%s, writes=%d lands=%v: %v, %v; %q", name, writes, lands, err, n.Problem(), after.disk[durable.AsideName(name, 1)])
 				}
 				if n, err = openNode(after); err != nil || n.Problem() != nil {
 					t.Errorf("%s, writes=%d lands=%v: at the next start: %v, %v", name, writes, lands, err, n.Problem())
@@ -192,7 +193,7 @@ func TestDiskGivesNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.disk)) {
-		if now, err := openNode(unread{m, name}); err != nil || !errors.Is(now.Problem(), errDisk) || !now.Unread() || name == enrolmentName && !now.Came() {
+		if now, err := openNode(unread{m, name}); err != nil || !errors.Is(now.Problem(), errDisk) || now.Unread() != (name == nodeKeyName || name == membershipName) || name == enrolmentName && !now.Came() {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -234,7 +235,7 @@ func TestUnreadIsKept(t *testing.T) {
 		nodeKeyName:    func(n *Node) error { return again(t, f, n) },
 		membershipName: func(n *Node) error { return again(t, f, n) },
 		enrolmentName:  func(n *Node) error { return n.enrols(enrolmentFile{Came: true}) },
-		revokedName:    func(n *Node) error { return n.Revoke(fleet.KeyID([]byte("mallory"))) },
+		revokedName:    func(n *Node) error { return n.RevokeAll(fleet.KeyID([]byte("mallory"))) },
 	} {
 		disk := maps.Clone(m.disk)
 		files := &memoryFiles{disk: disk, left: 1000}
@@ -248,8 +249,8 @@ func TestUnreadIsKept(t *testing.T) {
 		if err == nil {
 			err = repair(now)
 		}
-		if err != nil || disk[name+asideSuffix] != m.disk[name] || disk[name] == m.disk[name] && name != enrolmentName || now.Unread() {
-			t.Errorf("%s: %v: kept is %q", name, err, disk[name+asideSuffix])
+		if err != nil || disk[durable.AsideName(name, 1)] != m.disk[name] || disk[name] == m.disk[name] && name != enrolmentName || now.Unread() {
+			t.Errorf("%s: %v: kept is %q", name, err, disk[durable.AsideName(name, 1)])
 		}
 		if name == nodeKeyName {
 			continue // it has no version
@@ -267,6 +268,84 @@ func TestUnreadIsKept(t *testing.T) {
 	}
 }
 
+// TestRevokedStaysPartial: nobody's own list mends one that could not be read, however often he sends it,
+// and with a cut at each write; only who says that it is all does.
+func TestRevokedStaysPartial(t *testing.T) {
+	bob, carol, dora := fleet.KeyID([]byte("bob")), fleet.KeyID([]byte("carol")), fleet.KeyID([]byte("dora"))
+	junk := `{"version": 1, "keys": ["` + bob + `"`
+	for writes := range 8 {
+		for _, lands := range []bool{false, true} {
+			disk := map[string]string{revokedName: junk}
+			m := &memoryFiles{disk: disk, left: writes, lands: lands}
+			for _, keys := range [][]string{nil, {carol}, nil, {carol}, {dora}} {
+				n, err := openNode(m)
+				if err == nil {
+					err = n.Revoke(keys...)
+				}
+				if err != nil && !errors.Is(err, errCut) {
+					t.Fatal(err)
+				}
+				if err == nil && (!n.Forgets() || !n.Revoked(bob) || slices.ContainsFunc(keys, func(key string) bool { return !n.Revoked(key) })) {
+					t.Errorf("writes=%d: it is told of %v, and forgets: %v, %v", writes, keys, n.Forgets(), n.RevokedKeys())
+				}
+			}
+			n, err := openNode(&memoryFiles{disk: disk, left: 1000})
+			if err != nil || !n.Forgets() || !n.Revoked(bob) || writes >= 4 && (!n.Revoked(carol) || !n.Revoked(dora)) {
+				t.Errorf("writes=%d: at the next start: %v, %v", writes, err, n.RevokedKeys())
+			}
+			if writes >= 4 && (disk[durable.AsideName(revokedName, 1)] != junk || disk[durable.AsideName(revokedName, 2)] != "") {
+				t.Errorf("writes=%d: aside lie %q", writes, slices.Sorted(maps.Keys(disk)))
+			}
+			if err := n.RevokeAll(); err != nil || n.Forgets() || n.Problem() != nil || !n.Revoked(bob) {
+				t.Errorf("writes=%d: %v, %v", writes, err, n.Problem())
+			}
+			if n, err = openNode(&memoryFiles{disk: disk}); err != nil || n.Forgets() || n.Problem() != nil {
+				t.Errorf("writes=%d: at the start after that: %v, %v", writes, err, n.Problem())
+			}
+		}
+	}
+}
+
+// TestRevokedByLater: keys are revoked also where a later release has written the list, which stays as it
+// is, and the node says what mends that.
+func TestRevokedByLater(t *testing.T) {
+	bob, carol := fleet.KeyID([]byte("bob")), fleet.KeyID([]byte("carol"))
+	later := `{"version": 9, "keys": [{"key": "` + bob + `"}]}`
+	m := &memoryFiles{disk: map[string]string{revokedName: later, toldName: later, membershipName: later, enrolmentName: later}, left: 1000}
+	for _, keys := range [][]string{nil, {carol}, nil} {
+		n, err := openNode(m)
+		if err == nil {
+			err = n.Revoke(keys...)
+		}
+		if err != nil || !n.Forgets() || !n.Revoked(bob) || m.disk[revokedName] != later || n.RevokeAll() == nil {
+			t.Errorf("it is told of %v: %v, %v", keys, err, n.RevokedKeys())
+		}
+		for line := range strings.Lines(n.Problem().Error()) {
+			if !strings.HasSuffix(strings.TrimSpace(line), newerMend) {
+				t.Errorf("it advises: %s", line)
+			}
+		}
+	}
+	if n, err := openNode(m); err != nil || !n.Revoked(carol) || !n.Revoked(bob) {
+		t.Errorf("at the next start: %v, %v", err, n.RevokedKeys())
+	}
+	m.disk[revokedName] = `{"version": 1, "keys": ["` + bob + `"]}` // as that release would leave it
+	n, err := openNode(m)
+	if err != nil || n.Forgets() || !n.Revoked(carol) || !n.Revoked(bob) {
+		t.Errorf("in that release: %v, %v", err, n.RevokedKeys())
+	}
+	m.disk[addedName] = "junk"
+	if n, err = openNode(m); err != nil || !n.Forgets() {
+		t.Errorf("it knows all: %v", err)
+	}
+	if err := n.RevokeAll(carol); err != nil || n.Forgets() {
+		t.Errorf("it forgets: %v", err)
+	}
+	if n, err = openNode(m); err != nil || n.Forgets() || !n.Revoked(carol) || !n.Revoked(bob) {
+		t.Errorf("at the next start: %v, %v", err, n.RevokedKeys())
+	}
+}
+
 // TestWrapDamaged: another key takes the place of a damaged one, at a cut too, and what was there
 // lies beside it.
 func TestWrapDamaged(t *testing.T) {
@@ -281,7 +360,7 @@ func TestWrapDamaged(t *testing.T) {
 				t.Fatal(err)
 			}
 			now, err := openCustody(&memoryFiles{disk: disk, left: 100}, id, seat)
-			if err != nil || disk[wrapName+asideSuffix] != junk || string(now.Says(1).Key) == string(before) || (writes < 2) != (now.Problem() != nil) {
+			if err != nil || disk[durable.AsideName(wrapName, 1)] != junk || string(now.Says(1).Key) == string(before) || (writes < 2) != (now.Problem() != nil) {
 				t.Errorf("%q, writes=%d: %v, %q", junk, writes, err, disk)
 			}
 		}

@@ -3,6 +3,7 @@ package identity
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
@@ -150,7 +151,7 @@ func (n *Node) EnrolKnowing(told []string, use, certDER []byte, chain ...[]byte)
 	if _, err := n.verify(m); err != nil {
 		return fmt.Errorf("enrol: %w", err)
 	}
-	if err := n.tell(told); err != nil {
+	if err := n.tell(slices.Concat(told, n.Told())); err != nil { // another one may have told it others, before a cut
 		return fmt.Errorf("enrol: %w", err)
 	}
 	f := n.enrolment

@@ -91,8 +91,8 @@ func TestEnrolPowerCut(t *testing.T) {
 }
 
 // TestTold: what the member has called revoked by which a node came in turns callers away, and does
-// no more: an operator's word takes its place, it takes no room from that, and does not stand for
-// a list that cannot be read.
+// no more: it takes no room from what an operator says, and does not stand for a list that cannot be
+// read. No operator's word lets those keys in again but one that names them, by hand or by another call.
 func TestTold(t *testing.T) {
 	f := savedFleet(t, "dev")
 	bob, eve := fleet.KeyID([]byte("bob")), fleet.KeyID([]byte("eve"))
@@ -112,26 +112,63 @@ func TestTold(t *testing.T) {
 		if err == nil {
 			n, err = openNode(m)
 		}
-		if err != nil || !n.Forgets() || len(n.RevokedKeys()) > 0 || n.Revoked(bob) || len(n.Told()) != min(len(told), maxTold) {
+		kept := min(len(told), maxTold)
+		if err != nil || !n.Forgets() || len(n.RevokedKeys()) > 0 || n.Revoked(bob) || len(n.Told()) != kept {
 			t.Fatalf("%s: %v; %d are told", what, err, len(n.Told()))
 		}
 		if len(told) > 0 && !n.TurnsAway(told[0]) {
 			t.Errorf("%s: it lets in who is said to be revoked", what)
 		}
-		m.left = 1 + 1 // revoked.json and what lies aside; the rest is cut
-		if err := n.Revoke(eve); len(told) > 0 && !errors.Is(err, errCut) {
-			t.Errorf("%s: %v", what, err)
+		for step, say := range map[string]func() error{
+			"nobody":         func() error { return n.Revoke() },
+			"another one":    func() error { return n.Revoke(eve) },
+			"all of his":     func() error { return n.RevokeAll(eve) },
+			"a key let in":   func() error { return n.LetIn(eve) },
+			"nobody let in":  func() error { return n.LetIn() },
+			"adopted anew":   func() error { return n.AdoptKnowing([]string{eve}, n.Certificate().Certificate[0]) },
+			"the same again": func() error { return n.Revoke(eve, eve) },
+		} {
+			if err := say(); err != nil || len(n.Told()) != kept || len(told) > 0 && !n.TurnsAway(told[0]) {
+				t.Errorf("%s: an operator revokes %s, and it lets in whom another one has revoked: %v, %d are told", what, step, err, len(n.Told()))
+			}
 		}
-		m.left = 1000
-		if n, err = openNode(m); err != nil || !n.Revoked(eve) || n.Forgets() {
-			t.Errorf("%s: %v", what, err)
+		if n, err = openNode(m); err != nil || len(n.Told()) != kept || !n.Revoked(eve) || n.Forgets() {
+			t.Errorf("%s: at the next start: %v, %d are told", what, err, len(n.Told()))
 		}
-		if err := n.Revoke(); err != nil || len(n.Told()) > 0 || n.TurnsAway(bob) || !n.TurnsAway(eve) {
-			t.Errorf("%s: an operator has told it his keys: %v, %d are told", what, err, len(n.Told()))
+		if len(told) == 0 {
+			continue
 		}
-		if n, err = openNode(m); err != nil || len(n.Told()) > 0 || len(n.RevokedKeys()) != 1 || n.Problem() != nil {
-			t.Errorf("%s: at the next start: %v, %v", what, err, n.Problem())
+		if err := n.LetIn(told[0]); err != nil || n.TurnsAway(told[0]) || len(n.Told()) != kept-1 || !n.TurnsAway(eve) {
+			t.Errorf("%s: it is let in: %v, %d are told", what, err, len(n.Told()))
 		}
+		if n, err = openNode(m); err != nil || n.TurnsAway(told[0]) || len(n.Told()) != kept-1 || n.Problem() != nil {
+			t.Errorf("%s: it was let in, at the next start: %v, %v", what, err, n.Problem())
+		}
+	}
+}
+
+// TestToldTwice: what one member has told before a cut stays when another one lets the node in.
+func TestToldTwice(t *testing.T) {
+	f := savedFleet(t, "dev")
+	bob, eve := fleet.KeyID([]byte("bob")), fleet.KeyID([]byte("eve"))
+	m := &memoryFiles{disk: make(map[string]string), left: 1000}
+	n, err := openNode(m)
+	if err == nil {
+		err = n.Join(invited(t, f))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.left = 1
+	if err := n.EnrolKnowing([]string{bob}, nil, sign(t, f, n, "n1")); !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+	m.left = 1000
+	if n, err = openNode(m); err == nil {
+		err = n.EnrolKnowing([]string{eve}, nil, sign(t, f, n, "n1"))
+	}
+	if err != nil || !n.TurnsAway(bob) || !n.TurnsAway(eve) {
+		t.Errorf("%v, it was told of %v", err, n.Told())
 	}
 }
 

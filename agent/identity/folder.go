@@ -16,7 +16,7 @@ type files interface {
 // keeping are files that are kept when others take their place.
 type keeping interface {
 	files
-	Keep(name, as string) error // under another name, too, without reading it; fs.ErrNotExist: there is none
+	Keep(name string) error // aside, too, without reading it, as durable.AsideName; fs.ErrNotExist: there is none
 }
 
 // folder is a folder of the machine's file system.
@@ -30,9 +30,7 @@ func (f folder) Read(name string) ([]byte, error) {
 	return durable.Read(filepath.Join(string(f), name), maxFile)
 }
 
-func (f folder) Keep(name, as string) error {
-	return durable.Keep(filepath.Join(string(f), name), filepath.Join(string(f), as))
-}
+func (f folder) Keep(name string) error { return durable.Keep(filepath.Join(string(f), name)) }
 
 func (f folder) Replace(name string, data []byte) error {
 	return durable.Replace(filepath.Join(string(f), name), data, 0o600)

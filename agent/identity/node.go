@@ -87,8 +87,8 @@ type membershipFile struct {
 // OpenNode reads who this node is from a folder, which it makes if need be. A node that
 // has no key yet makes one: after a power cut there is none or a whole one, and the one
 // that OpenNode returned with is there for good. A file that cannot be read is left as it is, and the
-// node does without ([Node.Problem]). One that the disk does not give may be given a moment
-// later: then [Node.Unread] says so, and whoever can wait opens the node again.
+// node does without ([Node.Problem]). The key, and the fleet, that the disk does not give may be given a
+// moment later: then [Node.Unread] says so, and whoever can wait opens the node again.
 func OpenNode(dir string) (*Node, error) {
 	if err := makeFolder(dir); err != nil {
 		return nil, fmt.Errorf("identity of this node: %w", err)
@@ -402,11 +402,8 @@ func (n *Node) AdoptKnowing(revoked []string, certDER []byte, chain ...[]byte) e
 	if _, err := n.verify(m); err != nil {
 		return fmt.Errorf("adopt: %w", err)
 	}
-	if err := n.revoke(revoked); err != nil {
+	if err := n.revoke(revoked, false); err != nil {
 		return fmt.Errorf("adopt: revoke %w", err)
-	}
-	if err := n.tell(nil); err != nil {
-		return fmt.Errorf("adopt: %w", err)
 	}
 	if n.m.chain == nil { // an operator has it in hand, who need not accept it
 		f := n.enrolment

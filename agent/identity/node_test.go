@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/update/durable"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 )
@@ -238,12 +239,19 @@ func (m *memoryFiles) Read(name string) ([]byte, error) {
 	return nil, fs.ErrNotExist
 }
 
-func (m *memoryFiles) Keep(name, as string) error {
+func (m *memoryFiles) Keep(name string) error {
 	text, ok := m.disk[name]
 	if !ok {
 		return fs.ErrNotExist
 	}
-	return m.Replace(as, []byte(text))
+	for n := 1; ; n++ {
+		as := durable.AsideName(name, n)
+		if kept, there := m.disk[as]; !there {
+			return m.Replace(as, []byte(text))
+		} else if kept == text {
+			return nil
+		}
+	}
 }
 
 func (m *memoryFiles) Replace(name string, data []byte) error {

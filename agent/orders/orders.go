@@ -38,7 +38,7 @@ type Book struct {
 
 	mu     sync.Mutex                 // guards what follows
 	held   map[string]signed.Envelope // by file name
-	unread map[string]error           // files that were not what was written, when the book was opened
+	unread map[string]error           // files that were not understood when the book was opened
 	unkept map[string]error           // orders that the disk does not hold
 	tried  time.Time                  // when they were written again
 	folder error                      // why there may be more than is known
@@ -63,9 +63,13 @@ type files interface {
 	List() ([]string, error)                // names; none where there is no folder
 }
 
-// Open reads the orders from their folder, which the first order makes. What cannot be read is
+// ErrForeign is of a file that is whole, and that this release does not understand: another one may
+// have written it, which finds it where it is.
+var ErrForeign = errors.New("this release does not understand it: another one has written it")
+
+// Open reads the orders from their folder, which the first order makes. What is not what was written is
 // laid aside, and comes again from others, unless it counts no more; [Book.Problem] says so until
-// the next start. What the disk does not give stays where it is.
+// the next start. What the disk does not give stays where it is, and so does what is [ErrForeign].
 func Open(dir string) *Book { return open(folder(dir)) }
 
 func open(files files) *Book {
@@ -90,7 +94,9 @@ func open(files files) *Book {
 		}
 		if err != nil {
 			b.unread[name] = err
-			_ = files.Aside(name) // where that fails it is damaged at the next start, too
+			if !errors.Is(err, ErrForeign) {
+				_ = files.Aside(name) // where that fails it is damaged at the next start, too
+			}
 			continue
 		}
 		b.held[name] = e
@@ -106,7 +112,10 @@ func read(name string, raw []byte) (signed.Envelope, error) {
 	}
 	e, err := signed.Parse(content)
 	if err == nil && nameOf(e) != name {
-		err = errors.New("it is another one")
+		err = errors.New("it is no order of that name")
+	}
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrForeign, err)
 	}
 	return e, err
 }
@@ -139,7 +148,7 @@ func (b *Book) Keep(s ledger.State, e signed.Envelope) (news bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if before, there := b.held[name]; there {
-		if bytes.Equal(before.Message(), e.Message()) {
+		if order.Same(before, e) {
 			return false, b.unkept[name]
 		}
 		if before.Sequence > e.Sequence && order.Counts(s, before) {
@@ -151,10 +160,20 @@ func (b *Book) Keep(s ledger.State, e signed.Envelope) (news bool, err error) {
 	return true, b.write(name)
 }
 
-// write writes an order that is held. The caller holds mu.
+// write writes an order that is held. What another release has written in its place lies aside then. The
+// caller holds mu.
 func (b *Book) write(name string) error {
 	content := b.held[name].Bytes()
-	if err := b.files.Replace(name, append([]byte(document.HashOf(content).String()+"\n"), content...)); err != nil {
+	var err error
+	if errors.Is(b.unread[name], ErrForeign) {
+		if err = b.files.Aside(name); errors.Is(err, fs.ErrNotExist) { // at the last try, which failed then
+			err = nil
+		}
+	}
+	if err == nil {
+		err = b.files.Replace(name, append([]byte(document.HashOf(content).String()+"\n"), content...))
+	}
+	if err != nil {
 		b.unkept[name] = fmt.Errorf("%w: %w", ErrUnkept, err)
 		return b.unkept[name]
 	}
@@ -218,7 +237,11 @@ func (b *Book) Problem() error {
 		return b.unkept[all[0]]
 	}
 	if all := slices.Sorted(maps.Keys(b.unread)); len(all) > 0 {
-		return fmt.Errorf("orders about seats: %s: %w: other nodes may have it, or operators give it again", all[0], b.unread[all[0]])
+		advice := "other nodes may have it, or operators give it again"
+		if errors.Is(b.unread[all[0]], ErrForeign) {
+			advice = "it counts again once this node starts that release"
+		}
+		return fmt.Errorf("orders about seats: %s: %w: %s", all[0], b.unread[all[0]], advice)
 	}
 	return b.folder
 }

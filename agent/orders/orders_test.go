@@ -15,6 +15,7 @@ import (
 	"kogge.example/update/crashdisk"
 	"kogge.example/update/durable"
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
 	"kogge.example/update/fleet/order"
@@ -31,7 +32,7 @@ func (d disk) Replace(name string, data []byte) error {
 }
 
 func (d disk) Aside(name string) error {
-	if err := d.Rename("orders/"+name, "orders/"+name+".damaged"); err != nil {
+	if err := d.Rename("orders/"+name, durable.AsideName("orders/"+name, 1)); err != nil {
 		return err
 	}
 	return d.Sync("orders")
@@ -178,7 +179,7 @@ func TestDecay(t *testing.T) {
 	if again := Open(dir); again.Problem() != nil || len(again.All()) != 1 {
 		t.Errorf("at the next start: %v", again.Problem())
 	}
-	if kept, err := os.ReadFile(file + ".damaged"); err != nil || string(kept) != string(raw) {
+	if kept, err := os.ReadFile(durable.AsideName(file, 1)); err != nil || string(kept) != string(raw) {
 		t.Errorf("it lies aside as %q, %v", kept, err)
 	}
 	if news, err := b.Keep(s, one); !news || err != nil || b.Problem() != nil {
@@ -186,6 +187,36 @@ func TestDecay(t *testing.T) {
 	}
 	if b = Open(dir); b.Problem() != nil || len(b.Look(s, now).Isolated) != 2 {
 		t.Errorf("%+v, %v", b.Standing(), b.Problem())
+	}
+}
+
+// TestForeign: a whole file that this release does not understand stays where it is, and the book says so;
+// an order that takes its place lays it aside.
+func TestForeign(t *testing.T) {
+	s, keys := founded(t)
+	dir := filepath.Join(t.TempDir(), "orders")
+	one := seal(t, s, keys["ada"], 2, isolate(s, 9, true))
+	if _, err := Open(dir).Keep(s, one); err != nil {
+		t.Fatal(err)
+	}
+	later := ledgertest.Must[signed.Envelope](t)(signed.SealByOperator(order.IsolationKind, s.Fleet(), keys["ada"], 3, []byte(`{"version": 2}`))).Bytes()
+	file := filepath.Join(dir, nameOf(one))
+	content := append([]byte(document.HashOf(later).String()+"\n"), later...)
+	if err := os.WriteFile(file, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		b := Open(dir)
+		if got, err := os.ReadFile(file); err != nil || string(got) != string(content) || !errors.Is(b.Problem(), ErrForeign) || len(b.All()) != 0 {
+			t.Errorf("it is gone, or nobody says so: %v, %v", err, b.Problem())
+		}
+	}
+	b := Open(dir)
+	if news, err := b.Keep(s, one); !news || err != nil || b.Problem() != nil {
+		t.Errorf("%v, %v, %v", news, err, b.Problem())
+	}
+	if got, err := os.ReadFile(durable.AsideName(file, 1)); err != nil || string(got) != string(content) {
+		t.Errorf("it does not lie aside: %v", err)
 	}
 }
 

@@ -51,9 +51,10 @@ type files interface {
 }
 
 // Open reads the papers in a folder, which the first one makes. state is the ledger's, by which
-// papers are verified that come later. A file that cannot be read is laid aside, and counted until
-// the next start: others have what was in it, unless that is over. One that the disk does not give
-// stays where it is. So it is with the folder: with the error there is a store, without
+// papers are verified that come later; it also says whose keys are revoked. A file that is not what was
+// written is laid aside, and counted until the next start: others have what was in it, unless that is over.
+// One that the disk does not give stays where it is, and so does a whole one that this release does not
+// understand, or has no room for. So it is with the folder: with the error there is a store, without
 // papers.
 func Open(dir string, state func() ledger.State) (*Store, error) {
 	s, err := open(folder(dir), state)
@@ -69,6 +70,8 @@ func open(files files, state func() ledger.State) (*Store, error) {
 	if err != nil {
 		return s, err
 	}
+	s.set.Withdraw(state()) // before any is read: else a revoked key's higher number wins
+	var again [][]byte
 	for _, name := range names {
 		if _, err := document.ParseHash(name); err != nil {
 			continue // one that was being written
@@ -81,16 +84,28 @@ func open(files files, state func() ledger.State) (*Store, error) {
 		if err == nil {
 			raw, err = unsummed(raw)
 		}
-		var c token.Change
-		if err == nil {
-			c, err = s.set.Recall(raw)
+		if err != nil {
+			s.aside(name)
+			continue
 		}
-		if err != nil || c.ID.String() != name {
-			s.damaged[name] = true
-			_ = files.Aside(name) // where that fails it is damaged at the next start, too
+		switch c, err := s.set.Recall(raw); {
+		case err == nil && c.ID.String() != name:
+			s.aside(name)
+		case errors.Is(err, token.ErrFull), errors.Is(err, token.ErrUsed):
+			again = append(again, raw)
 		}
 	}
+	// What a cut has left lies beside what took its place, and may have had the last room.
+	for _, raw := range again {
+		_, _ = s.set.Recall(raw)
+	}
 	return s, nil
+}
+
+// aside lays a file aside that is not what was written.
+func (s *Store) aside(name string) {
+	s.damaged[name] = true
+	_ = s.files.Aside(name) // where that fails it is damaged at the next start, too
 }
 
 // Listen has f hear of each paper that is news, from any goroutine. It returns at once.

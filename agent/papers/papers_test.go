@@ -1,12 +1,14 @@
 package papers
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
 	"path"
+	"slices"
 	"testing"
 	"time"
 
@@ -32,7 +34,7 @@ func (d disk) Replace(name string, data []byte) error {
 func (d disk) Remove(name string) error { return d.Files.Remove("papers/" + name) }
 
 func (d disk) Aside(name string) error {
-	if err := d.Rename("papers/"+name, "papers/"+name+".damaged"); err != nil {
+	if err := d.Rename("papers/"+name, durable.AsideName("papers/"+name, 1)); err != nil {
 		return err
 	}
 	return d.Sync("papers")
@@ -193,6 +195,77 @@ func TestStore(t *testing.T) {
 	full := w.open(t, onDisk(nil, 0))
 	if err := full.Admit(w.use(t, "a"), now); err == nil || len(full.All()) != 0 {
 		t.Errorf("%v, %d papers", err, len(full.All()))
+	}
+}
+
+// TestNotUnderstood: a whole file of a later release stays where it is, and is no damage; so does what
+// has no room.
+func TestNotUnderstood(t *testing.T) {
+	w := begin(t)
+	d := onDisk(nil, 1000)
+	s := w.open(t, d)
+	for _, raw := range [][]byte{w.use(t, "a").Bytes(), w.accept(t, "a", 1)} {
+		if _, err := s.Take(raw); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files := d.AfterCut(1)
+	for _, later := range []string{"of another kind", string(document.Message("kogge/later/v2", []byte("x")))} {
+		files["papers/"+document.HashOf([]byte(later)).String()] = summed([]byte(later))
+	}
+	for i := range 6 { // more than the token and its slack have
+		u := w.use(t, fmt.Sprint("b", i))
+		files["papers/"+u.ID().String()] = summed(u.Bytes())
+	}
+	disk := onDisk(maps.Clone(files), 1000)
+	for range 2 {
+		after := w.open(t, disk)
+		if left := disk.AfterCut(1); after.Damaged() != 0 || !maps.EqualFunc(files, left, bytes.Equal) {
+			t.Errorf("%d are damaged; there lie %v", after.Damaged(), slices.Sorted(maps.Keys(left)))
+		}
+		if _, _, ok := after.Accepted(ledgertest.Key(t, "a")); !ok {
+			t.Error("what is understood is not there")
+		}
+	}
+}
+
+// full is a disk that takes nothing more.
+type full struct{ disk }
+
+func (full) Replace(string, []byte) error { return errors.New("no space left on device") }
+
+// TestRevokedBeside: after a cut, or where the disk does not remove it, a revoked key's acceptance lies
+// beside the good one that took its place. The good one counts, at the next start and after a write that
+// has failed.
+func TestRevokedBeside(t *testing.T) {
+	w := begin(t)
+	by := w // dora
+	by.admin = ledgertest.Must[*ecdsa.PrivateKey](t)(fleet.NewKey())
+	spki := ledgertest.Must[[]byte](t)(x509.MarshalPKIXPublicKey(&by.admin.PublicKey))
+	w.state.Operators = append(slices.Clone(w.state.Operators), ledger.Operator{Name: "dora", Role: fleet.RoleAdmin, Key: document.HashOf(spki)})
+	revoked := cleo(t, w).String()
+	for i := range 8 { // whatever the order of their names is
+		node := fmt.Sprint("n", i)
+		stolen := w.accept(t, node, 1<<40)
+		good := by.accept(t, node, 1)
+		files := make(map[string][]byte)
+		for _, raw := range [][]byte{stolen, good} {
+			files["papers/"+ledgertest.Must[token.Paper](t)(token.ParsePaper(raw)).ID().String()] = summed(raw)
+		}
+		s, err := open(full{onDisk(files, 1000)}, func() ledger.State { return w.state.Without(func(key string) bool { return key == revoked }) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts := func(when string) {
+			if a, _, ok := s.Accepted(ledgertest.Key(t, node)); !ok || a.Number != 1 {
+				t.Errorf("%s, %s: number %d counts, %v", node, when, a.Number, ok)
+			}
+		}
+		counts("at the next start")
+		if _, err := s.Take(by.accept(t, "other", 1)); err == nil {
+			t.Fatal("the disk takes it")
+		}
+		counts("after a write that failed")
 	}
 }
 

@@ -157,7 +157,7 @@ func TestRestore(t *testing.T) {
 	if err := r.restore(t.Context(), "ada", leave(func(l *ledger.Restore) { l.Node = keyOf(t, 4) }, 2), bytes.NewReader(snapshot)); err == nil || errors.Is(err, ledger.ErrPermit) {
 		t.Errorf("no member: %v", err)
 	}
-	if d := NewTalk(p, machine.Machine{}, ring.Add).Care(nil).Probe(); d.Writes == 0 || d.Most != etcd.Slowest {
+	if d := NewTalk(p, machine.Machine{}, ring.Add).Care(nil).Probe(); d.Writes == 0 || d.Most != etcd.Slowest(false) {
 		t.Errorf("%+v", d)
 	}
 }

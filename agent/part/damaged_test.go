@@ -51,6 +51,10 @@ func TestForgets(t *testing.T) {
 		t.Errorf("it signs: %v", err)
 	}
 	must(t, node.Revoke())
+	if !node.Forgets() {
+		t.Error("it knows who is revoked because nobody has told it of anybody")
+	}
+	must(t, node.RevokeAll())
 	if node.Forgets() || node.Problem() != nil {
 		t.Errorf("repaired, it says %v", node.Problem())
 	}

@@ -53,7 +53,7 @@ func (c clock) signs() (time.Time, bool) {
 func (s *session) newMember() *enrol.Member {
 	return &enrol.Member{
 		Ledger: s.taken, Papers: s.part.papers(), Revoked: s.part.node.Revoked, Now: s.talk.clock.now, Word: s.ownWord,
-		RevokedKeys: s.part.node.RevokedKeys, TLSKey: s.tlsKey, Refuse: refuse(s.part.book()),
+		RevokedKeys: s.part.node.RevokedKeys, Told: s.part.node.Told, TLSKey: s.tlsKey, Refuse: refuse(s.part.book()),
 		CanSign: func() error { _, _, err := s.nodeCA(); return err },
 		Sign: func(name string, key *ecdsa.PublicKey) ([]byte, error) {
 			by, now, err := s.nodeCA()

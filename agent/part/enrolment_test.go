@@ -56,6 +56,12 @@ type village struct {
 // live starts a fleet of so many seats, of which the first three are members.
 func live(t *testing.T, seats int) *village {
 	t.Helper()
+	return liveTold(t, seats, nil)
+}
+
+// liveTold is live with a last node that has been told, as it came in, that some keys are revoked.
+func liveTold(t *testing.T, seats int, told func(v *village) []string) *village {
+	t.Helper()
 	v := &village{Fleet: ledgertest.Founded(t, seats, 1), where: make(map[int]netip.AddrPort)}
 	v.now = clock{func() bool { return true }, func() time.Time { return ledgertest.Today.Add(time.Duration(v.later.Load())) }}
 	v.admin = v.lists(t, "cleo")
@@ -66,6 +72,12 @@ func live(t *testing.T, seats int) *village {
 	for number := 1; number <= seats; number++ {
 		p := adopted(t, v.Fleet)
 		identitytest.Sit(t, p.state, number)
+		if told != nil && number == seats {
+			must(t, os.WriteFile(filepath.Join(p.state, "identity", "told.json"), []byte(`{"version": 1, "keys": ["`+strings.Join(told(v), `", "`)+`"]}`), 0o600))
+			node, err := identity.OpenNode(filepath.Join(p.state, "identity"))
+			must(t, err)
+			p = New(node, p.state, p.run, func() {})
+		}
 		taken, err := p.Ledger()
 		must(t, err)
 		for i, e := range v.Entries {
@@ -547,6 +559,16 @@ func TestComesKnowing(t *testing.T) {
 	}
 	if _, err := v.Genesis.VerifyPeer(cert, nil, time.Now(), true, n.part.node.TurnsAway); !errors.Is(err, fleet.ErrRevoked) {
 		t.Errorf("bob calls it: %v", err)
+	}
+	// A member that has come in like that passes on what it was told, and may let in by a token of whom it
+	// was told: that member may have lied, and this one has not.
+	told := v.nodes[0].session.Load().member
+	told.RevokedKeys, told.Told = func() []string { return nil }, func() []string { return []string{bob, issuer} }
+	seed = fleet.NewToken()
+	next := v.comer(t, seed, v.issue(t, seed, func(*token.Record) {}), "n10", 1)
+	e, _ = next.part.node.Enrolment()
+	if err := next.Come(t.Context(), e); err != nil || !next.part.node.TurnsAway(bob) || next.part.node.Revoked(bob) {
+		t.Errorf("at a member that was told: %v; it was told of %v", err, next.part.node.Told())
 	}
 }
 

@@ -55,9 +55,9 @@ func refuse(book *orders.Book) func(roster.Seat) error {
 	}
 }
 
-// withdrawn says why a session is to end that stands on a TLS key which was withdrawn on this node.
+// withdrawn says why a session is to end that stands on a TLS key which is turned away on this node.
 func (p *Part) withdrawn(session any) error {
-	if by, ok := session.(interface{ TLSKey() document.Hash }); ok && p.node.Revoked(by.TLSKey().String()) {
+	if by, ok := session.(interface{ TLSKey() document.Hash }); ok && p.turnsAway(by.TLSKey().String()) {
 		return fmt.Errorf("TLS key %s: %w", by.TLSKey().Short(), fleet.ErrRevoked)
 	}
 	return nil
@@ -87,6 +87,7 @@ func (s *session) heed() {
 		s.ways.cut(refuse(book))
 	}
 	s.standing = now
+	s.heedTold(state.Roster)
 	s.part.outcasts.Store(orders.OutcastsOf(now, state.Roster, s.tlsKey))
 }
 

@@ -469,7 +469,7 @@ func (h *hostile) showsComerAnotherLedger() error {
 	must(h.t, err)
 	h.mu.Lock()
 	h.comers = &enrol.Member{
-		Ledger: another{h, other}, Papers: store, Word: func() (signed.Envelope, error) { return h.word, nil }, Revoked: func(string) bool { return false },
+		Ledger: another{h, other}, Papers: store, Word: func() (signed.Envelope, error) { return h.word, nil }, Revoked: func(string) bool { return false }, Told: func() []string { return nil },
 		Now: time.Now, CanSign: func() error { return nil }, Sign: func(name string, key *ecdsa.PublicKey) ([]byte, error) {
 			h.t.Error("it is given a token")
 			return nil, io.EOF

@@ -31,6 +31,7 @@ import (
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/roster"
 	"kogge.example/update/memory"
 )
 
@@ -43,19 +44,22 @@ type Part struct {
 	run   string // the folder that does not outlive a boot
 	show  func() // has PID 1 look at the facts in it, for the console
 
+	opening sync.Mutex // guards store, and comes before mu
+	store   *papers.Store
+
 	mu    sync.Mutex // guards what follows
 	told  control.Fleet
 	seat  *identity.Seat
 	taken *pinned.Ledger
-	store *papers.Store
 	held  *identity.Custody
 	waits string // why the node has not come in yet
 	done  *deeds.Log
 	// orders are those about seats; nil: nobody has asked for them.
 	orders *orders.Book
 
-	// outcasts are the callers whose seats are isolated.
+	// outcasts are the callers whose seats are isolated, and shun the seats of [shunned] by their TLS keys.
 	outcasts atomic.Pointer[orders.Outcasts]
+	shun     atomic.Pointer[map[string]roster.Seat]
 }
 
 // New is that of a node with the folder of STATE, and the one that does not outlive a boot. show has
@@ -125,8 +129,8 @@ func (p *Part) before() (*identity.Seat, *pinned.Ledger, error) {
 // papers are what operators and nodes of the fleet have signed besides the ledger. They are
 // opened once; where the disk gives none, the node begins with none, and says so.
 func (p *Part) papers() *papers.Store {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.opening.Lock()
+	defer p.opening.Unlock()
 	if p.store == nil {
 		store, err := papers.Open(filepath.Join(p.state, "kogge", "papers"), func() ledger.State { return p.trusted(p.opened()) })
 		if err != nil {
@@ -382,7 +386,7 @@ func (p *Part) Tell() {
 }
 
 // errForgets is the answer of a node that lets in nobody whose key may have been revoked.
-var errForgets = errors.New("this node cannot read any more which keys are revoked, and until the first operator has told it (kogge operator revoke) it knows him alone")
+var errForgets = errors.New("this node cannot read any more which keys are revoked, and until the first operator has told it all of them (kogge node adopt --all-revoked) it knows him alone")
 
 // Known is what the ledger makes of a caller. A node that nobody has adopted has none, and
 // knows him by his certificate.

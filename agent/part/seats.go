@@ -66,7 +66,7 @@ func (o objects) update(s control.Seat, key signed.Key) control.Seat {
 }
 
 // tellSeats writes the seats for the service etcd when they are others than the last time. The key
-// of an isolated seat, or one revoked on this node, is none.
+// of an isolated seat, or one that this node turns away, is none.
 func (s *session) tellSeats() {
 	r := s.taken.State().Roster
 	own, _ := control.ReadEtcd(s.part.run) // none: etcd does not run here
@@ -77,7 +77,7 @@ func (s *session) tellSeats() {
 		if ok {
 			heeded[seat.Key] = true
 		}
-		if _, isolated := s.standing.Isolates(seat.Key); isolated || one.TLSKey != "" && s.part.node.Revoked(one.TLSKey) {
+		if _, isolated := s.standing.Isolates(seat.Key); isolated || one.TLSKey != "" && s.part.turnsAway(one.TLSKey) {
 			now.Seats[i].TLSKey = ""
 		}
 	}

@@ -77,7 +77,7 @@ func (s *session) connect() {
 	s.engine = gossip.New(gossip.Config{
 		Self: s.seat.Key, Ledger: s.taken, Kinds: slices.Concat(notice.Kinds(), order.Kinds()), Papers: s.part.papers(), Transport: s.peers,
 		Grown: s.talk.Look, News: s.hear, Refuse: refuse(s.part.book()),
-		Revoked: func(key document.Hash) bool { return node.Revoked(key.String()) },
+		Revoked: func(key document.Hash) bool { return s.part.turnsAway(key.String()) },
 	})
 	s.peers.Admit = s.engine.Admit
 	s.peers.Addresses = func(seat roster.Seat) []netip.AddrPort { return s.talk.reach(s.engine, s.taken, seat) }

@@ -98,19 +98,10 @@ func (k Key) Forget() error {
 	return nil
 }
 
-// SetAside makes room for a new key where there is a damaged one, which is kept beside it
-// under the name with ".damaged" for whoever can repair it, in place of one from before.
-// After a cut it is there under one of the names.
-func (k Key) SetAside() error {
-	aside := string(k) + ".damaged"
-	if err := os.RemoveAll(aside); err != nil {
-		return err
-	}
-	if err := os.Rename(string(k), aside); err != nil {
-		return err
-	}
-	return durable.SyncFolder(filepath.Dir(string(k)))
-}
+// SetAside makes room for a new key where there is a damaged one, which lies beside it for whoever
+// can repair it, as [durable.AsideName], and beside those from before. After a cut it is there under one
+// of the names.
+func (k Key) SetAside() error { return durable.Aside(string(k)) }
 
 // Make returns the key, which it makes if there is none.
 func (k Key) Make() (*age.X25519Identity, error) {

@@ -99,14 +99,8 @@ func (s *nodeService) Adopt(ctx context.Context, r *connect.Request[apiv1.AdoptR
 	}
 	answer := &apiv1.AdoptResponse{Hostname: s.machine.Hostname()}
 	if len(r.Msg.Certificate) > 0 {
-		err := notOwnKey(ctx, r.Msg.Revoked)
-		if err == nil {
-			err = s.node.AdoptKnowing(r.Msg.Revoked, r.Msg.Certificate)
-		}
-		if err != nil {
-			return nil, connect.NewError(connect.CodeInvalidArgument, err)
-		}
-		return connect.NewResponse(answer), nil
+		err := s.revoke(ctx, r.Msg.Revoked, func() error { return s.node.AdoptKnowing(r.Msg.Revoked, r.Msg.Certificate) })
+		return connect.NewResponse(answer), err
 	}
 	var err error
 	if answer.Request, answer.Mac, err = s.node.Answer(r.Msg.Nonce); err != nil {
@@ -130,22 +124,27 @@ func (s *nodeService) Renew(_ context.Context, r *connect.Request[apiv1.RenewReq
 }
 
 func (s *nodeService) Revoke(ctx context.Context, r *connect.Request[apiv1.RevokeRequest]) (*connect.Response[apiv1.RevokeResponse], error) {
-	err := notOwnKey(ctx, r.Msg.Keys)
-	if err == nil {
-		err = s.node.Revoke(r.Msg.Keys...)
+	revoke := s.node.Revoke
+	if r.Msg.All {
+		revoke = s.node.RevokeAll
 	}
-	if err != nil {
-		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	if err := s.revoke(ctx, r.Msg.Keys, func() error { return errors.Join(revoke(r.Msg.Keys...), s.node.LetIn(r.Msg.LetIn...)) }); err != nil {
+		return nil, err
 	}
-	s.end(r.Msg.Keys)
-	return connect.NewResponse(&apiv1.RevokeResponse{}), nil
+	return connect.NewResponse(&apiv1.RevokeResponse{Told: s.node.Told(), Forgets: s.node.Forgets()}), nil
 }
 
-// notOwnKey wants that the caller's own key is not among keys: with it he might lock the
-// last admin out.
-func notOwnKey(ctx context.Context, keys []string) error {
-	if peer := door.Caller(ctx); slices.Contains(keys, peer.Key) {
-		return fmt.Errorf("revoke key %s: it is your own key", fleet.Short(peer.Key))
+// revoke ends the calls of keys that count as revoked after change, whatever comes of that. The caller's
+// own key is not among them: with it he might lock the last admin out.
+func (s *nodeService) revoke(ctx context.Context, keys []string, change func() error) error {
+	peer := door.Caller(ctx)
+	err := fmt.Errorf("revoke key %s: it is your own key", fleet.Short(peer.Key))
+	if !slices.Contains(keys, peer.Key) {
+		err = change()
+		s.end(slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return !s.node.Revoked(key) }))
+	}
+	if err != nil {
+		return connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package serve
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -11,6 +12,8 @@ import (
 
 	"kogge.example/agent/api"
 	"kogge.example/agent/api/kogge/v1"
+	"kogge.example/agent/identity"
+	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/update/fleet"
 )
 
@@ -81,6 +84,80 @@ func TestRevoke(t *testing.T) {
 	has(t, ask(bob), "unauthenticated", "certificate is revoked")
 	if err := ask(admin); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestTold: who was called revoked by a member alone stays turned away whatever else admins revoke, until
+// one lets that key in; and who is revoked by a call that fails later is gone all the same.
+func TestTold(t *testing.T) {
+	f := newFleet(t, "hanse")
+	reader, other := operator(t, f, fleet.RoleReader, now), operator(t, f, fleet.RoleReader, now)
+	bob, eve := keyOf(t, reader), keyOf(t, other)
+	dir := filepath.Join(t.TempDir(), "identity")
+	for name, text := range map[string]string{"told.json": `{"version": 1, "keys": ["` + bob + `"]}`, filepath.Join("told.json.new", "full"): ""} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, name), text)
+	}
+	n, err := identity.OpenNode(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := f.NewToken(keyring.Terms{}, now)
+	if err == nil {
+		err = n.Join(&fleet.JoinFile{Genesis: f.Genesis, Token: token.Token})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	adoptNode(t, f, n, "n1")
+	var logs string
+	address := start(t, n, func(c *Config) { logs = c.LogDir })
+	write(t, filepath.Join(logs, "db.log"), "one\n")
+	admin := api.Dial(address, "n1", f.Genesis, f.Certificate())
+	defer admin.Close()
+	revoke := func(r *apiv1.RevokeRequest) (*apiv1.RevokeResponse, error) {
+		answer, err := admin.Revoke(timeout(t), connect.NewRequest(r))
+		if err != nil {
+			return nil, err
+		}
+		return answer.Msg, nil
+	}
+	comesIn := func(who tls.Certificate) error {
+		c := api.Dial(address, "n1", f.Genesis, who)
+		defer c.Close()
+		_, err := c.Status(timeout(t), connect.NewRequest(&apiv1.StatusRequest{}))
+		return err
+	}
+	for what, r := range map[string]*apiv1.RevokeRequest{"nobody": {}, "all": {All: true}, "another one": {Keys: []string{fleet.KeyID([]byte("mallory"))}}} {
+		answer, err := revoke(r)
+		if err != nil || !slices.Equal(answer.Told, []string{bob}) || answer.Forgets {
+			t.Errorf("%s is revoked: %v, %v", what, answer, err)
+		}
+		has(t, comesIn(reader), "certificate is revoked")
+	}
+	c := api.Dial(address, "n1", f.Genesis, other)
+	defer c.Close()
+	stream, err := c.Logs(timeout(t), connect.NewRequest(&apiv1.LogsRequest{Container: "db", Follow: true}))
+	if err != nil || !stream.Receive() {
+		t.Fatal(err, stream.Err())
+	}
+	defer stream.Close()
+	if _, err := revoke(&apiv1.RevokeRequest{Keys: []string{eve}, LetIn: []string{bob}}); err == nil {
+		t.Error("the disk takes what it has no room for")
+	}
+	if stream.Receive() {
+		t.Errorf("who is revoked reads %v", stream.Msg())
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "told.json.new")); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := revoke(&apiv1.RevokeRequest{LetIn: []string{bob}}); err != nil || len(answer.Told) > 0 {
+		t.Errorf("%v, %v", answer, err)
+	}
+	if err := comesIn(reader); err != nil {
+		t.Errorf("who is let in: %v", err)
 	}
 }
 

@@ -136,23 +136,35 @@ func whoCame(ctx context.Context, ring *keyring.Keyring, a admission.Arrivals, n
 	}
 	node, tlsKey, unasked := adoptedKeys(ctx, ring, name, err)
 	holder, held := a.Set.Holder(name)
-	labels := u.Record.Labels
-	if held && holder.Attested != nil {
-		labels = holder.Attested.Labels
-	}
+	came := "came by a token"
 	switch {
-	case unasked == nil && (node == u.Node || held && node == holder.Node):
-		return node, tlsKey, labels, "was adopted by hand, and has no seat", nil
 	case unasked == nil:
-		return node, tlsKey, nil, "was adopted by hand, and has no seat", nil
+		if _, byToken := a.Set.CameBy(node); !byToken {
+			came = "was adopted by hand, and has no seat"
+		}
 	case err == nil && held && holder.Node == u.Node:
-		return u.Node, knows(a, holder), labels, "came by a token", nil
+		node, tlsKey = u.Node, knows(a, holder)
 	case err == nil:
-		return u.Node, u.TLSKey, u.Record.Labels, "came by a token", nil
+		node, tlsKey = u.Node, u.TLSKey
 	case held: // its use is not kept any more
-		return holder.Node, holder.TLSKey, labels, "was accepted before", nil
+		node, tlsKey, came = holder.Node, holder.TLSKey, "was accepted before"
+	default:
+		return "", document.Hash{}, nil, "", unasked
 	}
-	return "", document.Hash{}, nil, "", unasked
+	labels, err := attested(ring, a, node)
+	return node, tlsKey, labels, came, err
+}
+
+// attested are the labels of a node by its own acceptance, if the key of who has signed that is good, or
+// else by its token. What another node of its name has is not its own.
+func attested(ring *keyring.Keyring, a admission.Arrivals, node keys.Key) (fleetnotice.Labels, error) {
+	if accepted, paper, ok := a.Set.Acceptance(node); ok && accepted.Attested != nil {
+		if revoked, err := byRevoked(ring, paper); err != nil || !revoked {
+			return accepted.Attested.Labels, err
+		}
+	}
+	u, _ := a.Set.CameBy(node)
+	return u.Record.Labels, nil
 }
 
 // knows is the TLS key by which the fleet knows a node that was accepted.

@@ -183,6 +183,22 @@ func TestAcceptAdopted(t *testing.T) {
 	if !ok || accepted.TLSKey.String() != node.Key() || accepted.Name != "a0" || accepted.Attested == nil || accepted.Attested.Labels["region"] != "eu" {
 		t.Errorf("%+v, %v", accepted, ok)
 	}
+	// Another node has its name since, with other labels: those are not its own.
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	must(t, err)
+	other, err := keys.KeyOf(private.Public().(ed25519.PublicKey))
+	must(t, err)
+	paper, err = ring.AcceptNode(other, document.HashOf([]byte("other")), "a0", map[string]string{"region": "us"}, time.Now().Add(2*time.Hour))
+	must(t, err)
+	told, err = admission.GivePapers(t.Context(), ring, []string{"n1"}, [][]byte{paper.Bytes()}, notice)
+	must(t, err)
+	must(t, told[0].Err)
+	o.does("Node a0 came by a token, with region=eu", "fleet", "accept", "a0", "--fleet", "hanse", "--key", seat.Key.ID().Short(), "--instead", other.ID().Short())
+	arrivals, err := askPapers(t.Context(), ring)
+	must(t, err)
+	if accepted, _, ok := arrivals.Set.Acceptance(seat.Key); !ok || accepted.Attested.Labels["region"] != "eu" {
+		t.Errorf("%+v, %v", accepted, ok)
+	}
 	// The seats are silent: what a node without one has counts for nothing.
 	must(t, operate.ChangeNodes(ring, func(nodes map[string]operate.Node) {
 		n := nodes["n1"]

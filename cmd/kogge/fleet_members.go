@@ -17,8 +17,8 @@ import (
 type fleetMember struct {
 	Node string `json:"node"`
 	Seat int    `json:"seat"`
-	// Role is leader, member or learner where etcd lists it, spare where the ledger has it wait, or
-	// lost where the ledger wants a member that etcd does not list.
+	// Role is leader, member or learner where etcd lists it; spare where it waits until a member is
+	// lost: so the ledger has it, or a spare has taken its place; lost where etcd lacks it.
 	Role     string `json:"role"`
 	Running  bool   `json:"running"`
 	Doing    string `json:"doing"` // or what it waits for; "": it does not answer
@@ -73,6 +73,8 @@ func memberRows(s ledger.State, seen []operate.Sighting, e operate.EtcdHealth) [
 			one.Role = "member"
 		case slices.Contains(e.Learners, seat.Number):
 			one.Role = "learner"
+		case spare(s, seat, e):
+			one.Role = "spare"
 		case seat.Member && e.Leader != 0:
 			one.Role = "lost"
 		}
@@ -91,13 +93,17 @@ func memberRows(s ledger.State, seen []operate.Sighting, e operate.EtcdHealth) [
 	return all
 }
 
-// rounded is a duration in whole milliseconds, for people.
+// rounded is a duration in its first two digits, for people.
 func rounded(duration string) string {
 	d, err := time.ParseDuration(duration)
 	if err != nil {
 		return "-"
 	}
-	return d.Round(time.Millisecond).String()
+	unit := time.Duration(1)
+	for d.Abs()/unit >= 100 {
+		unit *= 10
+	}
+	return d.Round(unit).String()
 }
 
 func printMembers(w io.Writer, rows []fleetMember) error {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -346,7 +347,7 @@ func etcdLine(s ledger.State, h operate.Health) string {
 			silent[n.Seat.Number] = " (does not answer)"
 		}
 	}
-	var now, planned, spares []string
+	var now, planned []string
 	for _, n := range h.Etcd.Members {
 		name := nodeOf(s, n)
 		if n == h.Etcd.Leader {
@@ -357,11 +358,12 @@ func etcdLine(s ledger.State, h operate.Health) string {
 	for _, n := range h.Etcd.Learners {
 		now = append(now, nodeOf(s, n)+" learns"+silent[n])
 	}
+	var spares []string
 	for _, seat := range s.Roster.Seats {
-		switch etcdOf(seat) {
-		case "member":
+		if seat.Member {
 			planned = append(planned, seat.Name)
-		case "spare":
+		}
+		if spare(s, seat, h.Etcd) {
 			spares = append(spares, seat.Name+silent[seat.Number])
 		}
 	}
@@ -373,6 +375,21 @@ func etcdLine(s ledger.State, h operate.Health) string {
 		text += "; spare: " + strings.Join(spares, ", ")
 	}
 	return text
+}
+
+// spare says whether a seat waits until a member is lost: as the roster has it, or because another
+// one has taken its place.
+func spare(s ledger.State, seat roster.Seat, e operate.EtcdHealth) bool {
+	if slices.Contains(e.Members, seat.Number) || slices.Contains(e.Learners, seat.Number) {
+		return false
+	}
+	planned := 0
+	for _, one := range s.Roster.Seats {
+		if one.Member {
+			planned++
+		}
+	}
+	return seat.Spare || seat.Member && len(e.Members) >= planned
 }
 
 // leaseLine says of how many seats the fleet hears, and how old that is.

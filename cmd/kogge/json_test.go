@@ -153,9 +153,10 @@ func TestJSON(t *testing.T) {
 // world is what there is to list: a node that serves the API over two lists and a
 // true store of projects.
 type world struct {
-	units   []workload.UnitStatus
-	images  []images.Image
-	volumes []engine.NamedVolume
+	identity map[string]string // files that the node has before it starts
+	units    []workload.UnitStatus
+	images   []images.Image
+	volumes  []engine.NamedVolume
 	// status is what the keeper says; nil: that there are these units.
 	status func() workload.Status
 	// unready says that there is no keeper yet.
@@ -292,6 +293,10 @@ func (w *world) open(t *testing.T) {
 
 	token, err := ring.NewToken(keyring.Terms{Node: "n1"}, time.Now())
 	must(t, err)
+	for name, text := range w.identity {
+		must(t, os.MkdirAll(filepath.Join(dir, "identity"), 0o700))
+		must(t, os.WriteFile(filepath.Join(dir, "identity", name), []byte(text), 0o600))
+	}
 	node, err := identity.OpenNode(filepath.Join(dir, "identity"))
 	must(t, err)
 	must(t, node.Join(&fleet.JoinFile{Genesis: ring.Genesis, Token: token.Token}))

@@ -1,16 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/cmd/kogge/operate"
 	"kogge.example/update/fleet"
@@ -19,6 +22,8 @@ import (
 func nodeAdoptCommand() *cobra.Command {
 	var t target
 	var name, shows string
+	var letIn []string
+	var all bool
 	cmd := &cobra.Command{
 		Use:   "adopt ADDRESS",
 		Short: "Take a new node into the fleet",
@@ -31,7 +36,12 @@ adopted the node, or when it has moved.
 
 A node that has a seat in a founded fleet shows the seat's key. One whose STATE was lost or reset shows
 another. So does a stranger who has a key of the node CA: you are shown both keys, and asked. In scripts,
---shows gives the key that you were told.`,
+--shows gives the key that you were told.
+
+A node that came in by a token turns away those whom the member has called revoked that let it in. You are
+shown whom nobody has revoked here: revoke them here, too, or, if the member has lied, give each key with
+--let-in. A node whose list of revoked keys is damaged lets in the first operator alone, who says with
+--all-revoked that no key is missing on his computer.`,
 		Example: "  kogge node adopt 192.0.2.7\n  kogge node adopt kogge-3f2a9c.local\n  kogge node adopt [2001:db8::7]:7443 --name n1 --fleet hanse",
 		Args:    exactly("ADDRESS"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -39,34 +49,44 @@ another. So does a stranger who has a key of the node CA: you are shown both key
 			if err != nil {
 				return err
 			}
-			return adoptAs(cmd.Context(), ring, args[0], name, shows, cmd.OutOrStdout())
+			return adoptAs(cmd.Context(), ring, args[0], adoption{name, shows, letIn, all}, cmd.OutOrStdout())
 		},
 	}
 	t.fleetFlag(cmd)
 	cmd.Flags().StringVar(&name, "name", "", "name of the node in the fleet (default: the name in its token, else its host name)")
 	cmd.Flags().StringVar(&shows, "shows", "", "`KEY` that the node shows in the place of its seat's, or its first 12 digits (default: ask on the terminal)")
+	cmd.Flags().StringArrayVar(&letIn, "let-in", nil, "`KEY` that a member has called revoked and that is not, or its first 12 digits (may be repeated)")
+	cmd.Flags().BoolVar(&all, "all-revoked", false, "the keys that are revoked on this computer are all that the fleet has revoked")
 	return cmd
+}
+
+// adoption is what an operator says about the node that he adopts.
+type adoption struct {
+	name  string
+	shows string // the key that it is known to show in the place of its seat's
+	letIn []string
+	all   bool
 }
 
 // adopt takes the node at address into the fleet, and says by which name.
 func adopt(ctx context.Context, ring *keyring.Keyring, address, name string, out io.Writer) error {
-	return adoptAs(ctx, ring, address, name, "", out)
+	return adoptAs(ctx, ring, address, adoption{name: name}, out)
 }
 
-// adoptAs is adopt of a node that may have lost the key of its seat; shows is the key that it is
-// known to show instead.
-func adoptAs(ctx context.Context, ring *keyring.Keyring, address, name, shows string, out io.Writer) error {
+// adoptAs is adopt of a node that may have lost the key of its seat, or knows of revoked keys what
+// this computer does not.
+func adoptAs(ctx context.Context, ring *keyring.Keyring, address string, says adoption, out io.Writer) error {
 	address = withPort(address)
-	node, err := operate.Adopt(ctx, ring, address, name, notice)
+	node, err := operate.Adopt(ctx, ring, address, says.name, notice)
 	if other := new(operate.OtherSeat); errors.As(err, &other) {
-		if err := lostSeat(ctx, other, shows); err != nil {
+		if err := lostSeat(ctx, other, says.shows); err != nil {
 			return err
 		}
 		if err := other.Unseat(ring); err != nil {
 			return err
 		}
 		before := node.Before
-		node, err = operate.Adopt(ctx, ring, address, name, notice)
+		node, err = operate.Adopt(ctx, ring, address, says.name, notice)
 		node.Before = before
 	}
 	switch {
@@ -92,7 +112,71 @@ func adoptAs(ctx context.Context, ring *keyring.Keyring, address, name, shows st
 		say("No other node of fleet %s answers. If the fleet is founded, node %s does not know it, and is bound by nothing that the fleet decides.\n"+
 			"Once one answers: kogge ledger fetch --fleet %[1]s, and then kogge node adopt %[3]s --fleet %[1]s", ring.Genesis.Name, node.Name, address)
 	}
-	return nil
+	return settleKeys(ctx, ring, address, node, says, out)
+}
+
+// settleKeys says what a node has of others about revoked keys, and tells it what the operator says of that.
+func settleKeys(ctx context.Context, ring *keyring.Keyring, address string, node operate.Adopted, says adoption, out io.Writer) error {
+	other, word := node.Other, &apiv1.RevokeRequest{All: says.all}
+	for _, typed := range says.letIn {
+		i := slices.IndexFunc(other.GetTold(), func(key string) bool { return begins(key, typed) })
+		if i < 0 {
+			return hinted{fmt.Errorf("node %s: it turns away nobody of key %.64q by a member's word alone", node.Name, typed), "whom operators have revoked makes a new key: kogge operator invite"}
+		}
+		word.LetIn = append(word.LetIn, other.Told[i])
+	}
+	if word.All || len(word.LetIn) > 0 {
+		var err error
+		if other, err = (operate.Remote{Keys: ring, Name: node.Name, Address: address, Tell: notice}).TellRevoked(ctx, word); err != nil {
+			return nodeError(node.Name, overHint(node.Name, err))
+		}
+		for _, key := range word.LetIn {
+			fmt.Fprintf(out, "node %s lets in key %s again.\n", node.Name, fleet.Short(key))
+		}
+	}
+	if other.GetForgets() {
+		fmt.Fprintf(out, "Node %s cannot read any more which keys were revoked, and of operators lets in the first one alone. If the keys that\n"+
+			"are revoked here are all that the fleet has revoked: kogge node adopt %s --fleet %s --all-revoked\n", node.Name, address, ring.Genesis.Name)
+	}
+	if len(other.GetTold()) == 0 {
+		return nil
+	}
+	named, err := holders(ring)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "Node %s turns away %s that nobody has revoked here. The member that let it in has called them revoked:\n", node.Name, count(len(other.Told), "key"))
+	for _, key := range other.Told {
+		fmt.Fprintf(out, "  %s  %s\n", fleet.Short(key), cmp.Or(named[key], "not known here"))
+	}
+	_, err = fmt.Fprintf(out, "If that is so, revoke them here, too (kogge operator revoke, kogge node revoke). If the member has lied, let them in:\n"+
+		"kogge node adopt %s --fleet %s --let-in %s\n", address, ring.Genesis.Name, fleet.Short(other.Told[0]))
+	return err
+}
+
+// holders are the names of those whose keys this computer knows, of operators and nodes, by key as in
+// fleet.Peer.Key.
+func holders(ring *keyring.Keyring) (map[string]string, error) {
+	all := make(map[string]string)
+	l, _, err := operate.Ledger(ring)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range l.State().Operators {
+		all[o.Key.String()] = "operator " + o.Name
+	}
+	people, err := ring.Operators()
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range people {
+		all[o.Key] = "operator " + o.Name
+	}
+	nodes, err := operate.Nodes(ring)
+	for name, n := range nodes {
+		all[n.Key] = "node " + name
+	}
+	return all, err
 }
 
 // lostSeat asks whether a node is the one that it says it is, though it does not show the key of

@@ -8,9 +8,11 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"kogge.example/agent/workload"
 	"kogge.example/cmd/kogge/operate"
+	"kogge.example/update/fleet"
 )
 
 // TestAdoptLostSeat adopts a node that has lost the key of its seat: both keys are shown, and the
@@ -58,4 +60,34 @@ func TestAdoptLostSeat(t *testing.T) {
 	if out, _, err := run("fleet", "status"); err != nil || !strings.Contains(out, "and its seat's is "+n1.Seat.ID().Short()) {
 		t.Errorf("%q, %v: its vote does not count", out, err)
 	}
+}
+
+// TestAdoptTold: an admin is shown whom a node turns away by a member's word alone, and that it forgets;
+// what he says lets in those whom he names, and nobody else.
+func TestAdoptTold(t *testing.T) {
+	bob, eve := fleet.KeyID([]byte("bob")), fleet.KeyID([]byte("eve"))
+	w := &world{
+		units:    []workload.UnitStatus{{ID: "db", State: workload.Running}},
+		identity: map[string]string{"told.json": `{"version": 1, "keys": ["` + bob + `", "` + eve + `"]}`, "revoked.json": "junk"},
+	}
+	w.open(t)
+	o := typist{t}
+	var target target
+	ring, err := target.openFleet()
+	must(t, err)
+	nodes, err := operate.Nodes(ring)
+	must(t, err)
+	n1 := nodes["n1"].Address
+	told := "Node n1 turns away 2 keys that nobody has revoked here"
+	o.does(told, "node", "adopt", n1)
+	o.does("  "+fleet.Short(bob)+"  not known here\n", "node", "adopt", n1)
+	o.does("--all-revoked", "node", "adopt", n1)
+	o.fails("it turns away nobody of key", "", "node", "adopt", n1, "--let-in", strings.Repeat("0", 12))
+	o.does(told, "node", "adopt", n1, "--all-revoked")
+	o.lacks("--all-revoked", "node", "adopt", n1)
+	o.does("node n1 lets in key "+fleet.Short(bob)+" again", "node", "adopt", n1, "--let-in", fleet.Short(bob))
+	o.does("Node n1 turns away 1 key that", "node", "adopt", n1)
+	_, err = ring.RevokeNode("n7", []string{eve}, time.Now())
+	must(t, err)
+	o.lacks("turns away", "node", "adopt", n1)
 }

@@ -97,7 +97,14 @@ func printTold(out io.Writer, nodes []operate.Told) (missed []string, err error)
 	w := newTable(out)
 	for _, n := range nodes {
 		if n.Err == nil {
-			w.row("  %s\ttold\n", n.Node)
+			more := ""
+			switch {
+			case n.Other.GetForgets():
+				more = "; it cannot read any more who was revoked before: kogge node adopt --all-revoked"
+			case len(n.Other.GetTold()) > 0:
+				more = "; a member has called " + count(len(n.Other.Told), "more key") + " revoked there: kogge node adopt shows which"
+			}
+			w.row("  %s\ttold%s\n", n.Node, more)
 			continue
 		}
 		missed = append(missed, n.Node)

@@ -72,13 +72,17 @@ func (f *fleetRun) run(ctx context.Context, out io.Writer) error {
 		return buildHint(err)
 	}
 	vms := make(map[string]*qemu.VM)
-	defer func() { stopAll(machines) }()
+	defer func() {
+		stopAll(machines)
+		for _, vm := range vms {
+			vm.Close() // pulls the plug of what did not shut down, so it comes last
+		}
+	}()
 	for _, m := range machines {
 		vm, err := f.start(ctx, ring, m)
 		if err != nil {
 			return err
 		}
-		defer vm.Close()
 		vms[m.Name] = vm
 		if f.console {
 			follow, stop := context.WithCancel(ctx)

@@ -29,6 +29,14 @@
 //	                                form.txt does it by hand; waits until all is well
 //	await RE kogge ARG…             asks the CLI until its output matches RE; a group (?P<X>…) of RE becomes $X
 //	! await RE kogge ARG…           the same until the output does not match
+//	decide OPERATOR NODE            has the fleet decide that OPERATOR is one, a reader: the seats of all VMs sign, with
+//	                                the keys that lie on their disks, and NODE takes the record. The VMs need -test
+//	thief NAME PROTOCOL NODE [ARG]  somebody has stolen the key of the node CA from the fleet's folder. He makes himself a
+//	                                certificate for a node NAME with a TLS key of his own, and calls NODE: api METHOD,
+//	                                gossip or gateway with a word that he has made or with that of another SEAT, enrol
+//	                                as a node that is in or with the record of a token in JOINFILE, or etcd. What he
+//	                                gets is the output; it fails if that is nothing. With -operator NAME is an
+//	                                operator, and with -own the VM of that name, with what lies on its disk
 //
 // A VM whose disk is behind a server that loses its power (vm start -nbd):
 //

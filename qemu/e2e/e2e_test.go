@@ -163,7 +163,7 @@ func params(t *testing.T, dir string) testscript.Params {
 	return testscript.Params{
 		Dir:   dir,
 		Setup: func(env *testscript.Env) error { return setup(env, limit) },
-		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"kogge": kogge, "vm": vm, "disk": disk, "programs": makePrograms, "await": await, "fleet": foundFleet},
+		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"kogge": kogge, "vm": vm, "disk": disk, "programs": makePrograms, "await": await, "fleet": foundFleet, "decide": decide, "thief": stealing},
 	}
 }
 

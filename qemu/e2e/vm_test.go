@@ -28,6 +28,7 @@ type bench struct {
 	dir   string        // one folder per VM
 	limit time.Duration // of every wait
 	vms   map[string]*node
+	thief *thief // who has stolen the key of the node CA; nil: nobody has yet
 }
 
 // node is one VM of a script, over all its lives.

@@ -64,35 +64,79 @@ func Remove(name string) error {
 	return nil
 }
 
-// Keep has a file under another name, too, which it takes from another one. Nothing of it is read:
-// it may be one that cannot be. After a cut at any point name is as it was, and the other name has
-// what it had, or this; once Keep returns nil, it has this for good, whatever takes the place of
-// name. What is missing is an error that is [fs.ErrNotExist].
-func Keep(name, as string) error {
+// asideSuffix is behind the name of a file that lies aside, and maxAside is how many lie aside of one
+// name: a disk that decays is not to be filled with them.
+const (
+	asideSuffix = ".damaged"
+	maxAside    = 9
+)
+
+// AsideName is under which name a file lies aside: NAME.damaged, and where another one of that name lies
+// there already NAME.damaged.2, and so on.
+func AsideName(name string, n int) string {
+	if n == 1 {
+		return name + asideSuffix
+	}
+	return fmt.Sprintf("%s%s.%d", name, asideSuffix, n)
+}
+
+// aside is under which name a file is to lie aside. kept says that it does.
+func aside(name string) (as string, kept bool, err error) {
+	own, err := os.Lstat(name)
+	if err != nil {
+		return "", false, err
+	}
+	for n := 1; n <= maxAside; n++ {
+		as = AsideName(name, n)
+		there, err := os.Lstat(as)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return as, false, nil
+		case err != nil:
+			return "", false, err
+		case os.SameFile(own, there):
+			return as, true, nil
+		}
+	}
+	return as, false, nil
+}
+
+// Keep has a file lie aside, too, as [AsideName]. Nothing of it is read: it may be one that cannot be.
+// What lies aside already stays; of more than nine the ninth makes room. After a cut at any point name is
+// as it was; once Keep returns nil, the file lies aside for good, whatever takes the place of name. What
+// is missing is an error that is [fs.ErrNotExist].
+func Keep(name string) error {
+	as, kept, err := aside(name)
+	if err != nil {
+		return err
+	}
 	temp := as + ".new"
 	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.Link(name, temp); err != nil {
-		return err
-	}
-	if err := os.Rename(temp, as); err != nil {
-		return err
-	}
-	// Where both were one file, a rename has left them as they were.
-	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	if !kept {
+		if err := os.Link(name, temp); err != nil {
+			return err
+		}
+		if err := os.Rename(temp, as); err != nil {
+			return err
+		}
 	}
 	return disk{}.Sync(filepath.Dir(as))
 }
 
-// asideSuffix is behind the name of a file that lies aside.
-const asideSuffix = ".damaged"
-
-// Aside has a file lie beside its place, as NAME.damaged, and nothing in its place. After a cut
-// before that returns it is at the one or the other.
+// Aside has a file lie beside its place, as [AsideName], and nothing in its place. What lies aside
+// already stays, as with [Keep]. After a cut before that returns it is at the one or the other.
 func Aside(name string) error {
-	if err := os.Rename(name, name+asideSuffix); err != nil {
+	as, kept, err := aside(name)
+	switch {
+	case err != nil:
+	case kept:
+		err = os.Remove(name) // to rename one file to itself leaves both names
+	default:
+		err = os.Rename(name, as)
+	}
+	if err != nil {
 		return err
 	}
 	return disk{}.Sync(filepath.Dir(name))

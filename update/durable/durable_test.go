@@ -140,31 +140,56 @@ func TestReplace(t *testing.T) {
 	}
 }
 
-// TestKeep: what is kept stays when another file takes its place, and where that was kept before.
+// TestKeep: what is kept stays when another file takes its place, and when that is kept, too.
 func TestKeep(t *testing.T) {
 	dir := t.TempDir()
-	name, kept := filepath.Join(dir, "file"), filepath.Join(dir, "file.damaged")
-	if err := Keep(name, kept); !errors.Is(err, fs.ErrNotExist) {
+	name := filepath.Join(dir, "file")
+	if err := Keep(name); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("none: %v", err)
 	}
-	for _, content := range []string{"first", "second"} {
+	contents := []string{"first", "second", "third"}
+	for i, content := range contents {
 		if err := Replace(name, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		for range 2 { // a cut comes before the other one
-			if err := Keep(name, kept); err != nil {
+			if err := Keep(name); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := Replace(name, []byte("another"), 0o600); err != nil {
-			t.Fatal(err)
+		if i == 1 { // it lies there already
+			if err := Aside(name); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("it is in its place, too: %v", err)
+			}
 		}
-		if got, err := os.ReadFile(kept); err != nil || string(got) != content {
+	}
+	if err := Replace(name, []byte("another"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Aside(name); err != nil {
+		t.Fatal(err)
+	}
+	for i, content := range append(contents, "another") {
+		if got, err := os.ReadFile(AsideName(name, i+1)); err != nil || string(got) != content {
 			t.Errorf("%q is kept as %q, %v", content, got, err)
 		}
 	}
-	if all, err := os.ReadDir(dir); err != nil || len(all) != 2 {
+	for i := range 2 * maxAside {
+		if err := Replace(name, []byte{byte(i)}, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := Aside(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all, err := os.ReadDir(dir); err != nil || len(all) != maxAside {
 		t.Errorf("in the folder lie %v, %v", all, err)
+	}
+	if got, err := os.ReadFile(AsideName(name, 1)); err != nil || string(got) != "first" {
+		t.Errorf("the first one is %q, %v", got, err)
 	}
 }
 

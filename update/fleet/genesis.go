@@ -129,10 +129,10 @@ func parseGenesis(raw []byte) (*Genesis, error) {
 	sum := sha256.Sum256(raw)
 	g.id = hex.EncodeToString(sum[:])
 	if err := CheckName(f.Name); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("field name: %w", err)
 	}
 	if len(f.Random) != 32 {
-		return nil, fmt.Errorf("%d random bytes: 32 wanted", len(f.Random))
+		return nil, fmt.Errorf("field random: %d bytes: 32 wanted", len(f.Random))
 	}
 	if err := g.setOwners(f.Owners); err != nil {
 		return nil, err
@@ -141,37 +141,37 @@ func parseGenesis(raw []byte) (*Genesis, error) {
 		return nil, err
 	}
 	if g.OperatorCA, err = ParseCA(f.OperatorCA); err != nil {
-		return nil, fmt.Errorf("operator CA: %w", err)
+		return nil, fmt.Errorf("field operatorCA: %w", err)
 	}
 	if g.NodeCA, err = ParseCA(f.NodeCA); err != nil {
-		return nil, fmt.Errorf("node CA: %w", err)
+		return nil, fmt.Errorf("field nodeCA: %w", err)
 	}
 	if bytes.Equal(g.OperatorCA.RawSubjectPublicKeyInfo, g.NodeCA.RawSubjectPublicKeyInfo) {
-		return nil, errors.New("operator CA and node CA have the same key")
+		return nil, errors.New("field nodeCA: operator CA and node CA have the same key")
 	}
 	first, err := x509.ParsePKIXPublicKey(f.FirstOperator)
 	if err != nil {
-		return nil, fmt.Errorf("first operator's key: %w", err)
+		return nil, fmt.Errorf("field firstOperator: %w", err)
 	}
 	if g.FirstOperator, err = P256(first); err != nil {
-		return nil, fmt.Errorf("first operator's key: %w", err)
+		return nil, fmt.Errorf("field firstOperator: %w", err)
 	}
 	return g, nil
 }
 
 func (g *Genesis) setOwners(keys [][]byte) error {
 	if len(keys) < 1 || len(keys) > maxOwners {
-		return fmt.Errorf("%d owner keys: 1 to %d", len(keys), maxOwners)
+		return fmt.Errorf("field owners: %d owner keys: 1 to %d", len(keys), maxOwners)
 	}
 	if g.Threshold < 1 || g.Threshold > len(keys) {
-		return fmt.Errorf("threshold %d with %d owner keys", g.Threshold, len(keys))
+		return fmt.Errorf("field threshold: %d with %d owner keys", g.Threshold, len(keys))
 	}
 	for i, k := range keys {
 		if len(k) != ed25519.PublicKeySize {
-			return fmt.Errorf("owner key %d has %d bytes: %d wanted", i+1, len(k), ed25519.PublicKeySize)
+			return fmt.Errorf("field owners[%d]: owner key %d has %d bytes: %d wanted", i, i+1, len(k), ed25519.PublicKeySize)
 		}
 		if before := g.Owner(k); before > 0 {
-			return fmt.Errorf("owner keys %d and %d are the same", before, i+1)
+			return fmt.Errorf("field owners[%d]: owner keys %d and %d are the same", i, before, i+1)
 		}
 		g.Owners = append(g.Owners, k)
 	}
@@ -182,21 +182,24 @@ func (g *Genesis) setOwners(keys [][]byte) error {
 func (g *Genesis) setPolicy(f genesisFile) error {
 	if f.Version == genesisAlone {
 		if f.Policy != nil || !f.TUFRoot.IsZero() || !f.Predecessor.IsZero() {
-			return fmt.Errorf("it has a policy, and its format is version %d", f.Version)
+			return fmt.Errorf("field policy: it has one, and its format is version %d", f.Version)
 		}
 		g.Policy = DefaultPolicy()
 		return nil
 	}
 	if f.Policy == nil {
-		return errors.New("it has no policy")
+		return errors.New("field policy: there is none")
 	}
 	for i, k := range g.Owners {
 		if _, err := signed.KeyOf(k); err != nil {
-			return fmt.Errorf("owner key %d: %w", i+1, err)
+			return fmt.Errorf("field owners[%d]: owner key %d: %w", i, i+1, err)
 		}
 	}
 	g.Policy, g.TUFRoot, g.Predecessor = *f.Policy, f.TUFRoot, f.Predecessor
-	return g.Policy.Check()
+	if err := g.Policy.check(); err != nil {
+		return fmt.Errorf("%w: field policy.%w", ErrPolicy, err)
+	}
+	return nil
 }
 
 // Alone says whether the fleet is of version 1: it has no ledger, and can have none until its

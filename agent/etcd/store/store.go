@@ -116,19 +116,35 @@ func (s *Store) list(ctx context.Context, prefix, after string, give func([]Item
 	}
 }
 
-// Keys are some keys of all there are, behind one, in their order, without what lies there; more: there are
-// more behind those. It may be behind as [Store.List] is.
-func (s *Store) Keys(ctx context.Context, after string) (items []Item, more bool, err error) {
+// Page is some keys of all there are, in their order.
+type Page struct {
+	Keys []Found
+	More bool // there are more behind those
+	// Cluster and Revision are of which etcd that is, and how far it was.
+	Cluster  uint64
+	Revision int64
+}
+
+// Found is a key under which something lies, since the write of a revision. What that is, and by which
+// lease, [Store.Get] says: etcd answers from its index, which has neither.
+type Found struct {
+	Key      string
+	Revision int64
+}
+
+// Keys are some of all keys, behind one. They may be behind as [Store.List] is.
+func (s *Store) Keys(ctx context.Context, after string) (Page, error) {
 	ctx, cancel := context.WithTimeout(ctx, CallLimit)
 	defer cancel()
 	r, err := s.c.Get(ctx, after+"\x00", clientv3.WithFromKey(), clientv3.WithKeysOnly(), clientv3.WithSerializable(), clientv3.WithLimit(shortPage))
 	if err != nil {
-		return nil, false, fmt.Errorf("etcd: list keys: %w", err)
+		return Page{}, fmt.Errorf("etcd: list keys: %w", err)
 	}
+	p := Page{More: r.More, Cluster: r.Header.ClusterId, Revision: r.Header.Revision}
 	for _, kv := range r.Kvs {
-		items = append(items, Item{Key: string(kv.Key), Revision: kv.ModRevision, Lease: kv.Lease})
+		p.Keys = append(p.Keys, Found{string(kv.Key), kv.ModRevision})
 	}
-	return items, r.More, nil
+	return p, nil
 }
 
 // Write is one of several that are done together.

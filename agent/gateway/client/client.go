@@ -215,7 +215,7 @@ func (c *Client) Run(ctx context.Context) {
 		if !first {
 			pause(ctx, part(Spread(seats)))
 		}
-		seat, s, welcome, err := c.find(ctx, 0)
+		seat, s, welcome, err := c.find(ctx, 0, false)
 		if err != nil {
 			c.mu.Lock()
 			c.known.Problem = err.Error()
@@ -249,14 +249,16 @@ func pause(ctx context.Context, d time.Duration) {
 // errNobody is of a fleet of which no seat may run etcd.
 var errNobody = errors.New("no seat of the fleet runs etcd")
 
-// find opens a session with the first gateway that takes the node. With before, only those that
-// the node prefers to that seat are asked, and none that has ended a session lately.
-func (c *Client) find(ctx context.Context, before int) (int, Session, wire.Welcome, error) {
+// find opens a session with the first gateway that takes the node. From a seat's gateway, only those that
+// the node prefers to it are asked, or all others, and none that has ended a session lately.
+func (c *Client) find(ctx context.Context, from int, others bool) (int, Session, wire.Welcome, error) {
 	order, err := c.order()
-	if i := slices.IndexFunc(order, func(s roster.Seat) bool { return s.Number == before }); i >= 0 {
+	if i := slices.IndexFunc(order, func(s roster.Seat) bool { return s.Number == from }); i >= 0 && others {
+		order = slices.Delete(order, i, i+1)
+	} else if i >= 0 {
 		order = order[:i]
 	}
-	order, shunned := c.ask(order, before == 0)
+	order, shunned := c.ask(order, from == 0)
 	if len(order) == 0 && shunned != "" {
 		err = fmt.Errorf("%s is not asked again yet", shunned)
 	}

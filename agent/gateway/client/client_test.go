@@ -778,3 +778,87 @@ func TestHostileGateway(t *testing.T) {
 		}
 	})
 }
+
+// TestAgain has a gateway that does all it is asked but for one topic, for which it has the node ask again
+// for ever: the node goes to another one without a gap, and where there is none it stays.
+func TestAgain(t *testing.T) {
+	f := ledgertest.Founded(t, 5, 1)
+	serve := func(s *scene, p *pipe) {
+		for {
+			switch f := p.hear(t).(type) {
+			case nil:
+				return
+			case wire.Follow:
+				if f.Topic == board.Nodes {
+					p.say(wire.Again{Topic: f.Topic})
+				} else {
+					p.say(wire.Live{Topic: f.Topic})
+				}
+			case wire.Put:
+				p.say(wire.Done{ID: f.ID})
+			}
+		}
+	}
+	first := Choose(f.Log.State().Roster, ledgertest.Key(t, "n4"), []int{1, 2, 3})[0].Number
+	var others []int
+	for _, seat := range []int{1, 2, 3} {
+		if seat != first {
+			others = append(others, seat)
+		}
+	}
+	play(t, f, 1, func(_ context.Context, s *scene) {
+		s.Say(s.seal("n4", notice.StatusKind, 1, status()))
+		p := s.welcome()
+		if p.seat != first {
+			t.Fatalf("it goes to %d", p.seat)
+		}
+		go serve(s, p)
+		time.Sleep(20 * time.Minute)
+		if k := s.Known(); k.Gateway != first || k.Sessions != 1 {
+			t.Fatalf("it has nobody else, and does not stay: %+v", k)
+		}
+		for _, seat := range others {
+			s.set(seat, false)
+		}
+		came := time.Now()
+		var q *pipe
+		select {
+		case q = <-s.came:
+		case <-time.After(time.Hour):
+			t.Fatal("it stays for an hour with one that does not tell it all")
+		}
+		if q.seat == first {
+			t.Fatalf("it goes to %d again", q.seat)
+		}
+		select {
+		case <-p.over:
+			t.Error("it leaves before it is welcome")
+		default:
+		}
+		q.say(wire.Welcome{Silence: time.Minute, Members: []int{1, 2, 3}})
+		<-p.over
+		if d := time.Since(came); d > 2*patience {
+			t.Errorf("it waits for %s", d)
+		}
+		go s.serve(q)
+		blind := time.Duration(0) // of an hour in which it looks for the one that it prefers
+		for began := time.Now(); time.Since(began) < time.Hour; {
+			select {
+			case p := <-s.came:
+				p.say(wire.Welcome{Silence: time.Minute, Members: []int{1, 2, 3}})
+				if p.seat == first {
+					go serve(s, p)
+				} else {
+					go s.serve(p)
+				}
+			case <-time.After(time.Second):
+				if !s.Known().Live[board.Nodes] {
+					blind += time.Second
+				}
+			}
+		}
+		if blind > 15*time.Minute {
+			t.Errorf("of an hour it knows nothing for %s", blind)
+		}
+	}, others...)
+}

@@ -28,6 +28,8 @@ type stay struct {
 	putAt    time.Time         // nothing is put before
 	topics   map[board.Topic]*topic
 	homeAt   time.Time // when to look for a gateway that is preferred
+	otherAt  time.Time // before which none is looked for that tells what this one does not
+	left     bool      // the node goes to one for that
 	lies     int
 	logged   bool // that an entry was refused
 	below    int  // entries that the gateway has told of below the ledger's height
@@ -53,14 +55,16 @@ type topic struct {
 	told        time.Time // when something of it came last, since it was asked for
 	liveAt      time.Time
 	failures    int
+	refused     time.Time                  // since when it is asked for again and again; zero: it is not
 	present     map[document.Hash]presence // of the list that is being told
 }
 
-// found is a session with a gateway that the node prefers.
+// found is a session with a gateway that the node prefers
 type found struct {
 	seat    int
 	session Session
 	welcome wire.Welcome
+	other   bool // or one of the others
 }
 
 // Why a session ends.
@@ -91,6 +95,9 @@ func (c *Client) stay(ctx context.Context, seat int, s Session, welcome wire.Wel
 	c.known.Gateway = 0
 	clear(c.known.Live)
 	well = true
+	if one.left {
+		c.ended(seat, time.Since(now), false)
+	}
 	if err != nil && ctx.Err() == nil {
 		if !errors.Is(err, errMoved) && c.may(seat, nil) == nil {
 			useful, lasted := one.useful && !errors.Is(err, errIdle), time.Since(now)
@@ -126,12 +133,12 @@ func (s *stay) run(ctx context.Context) (better found, err error) {
 		if err != nil {
 			return found{}, err
 		}
-		if looking == nil && !time.Now().Before(s.homeAt) {
-			looking = s.lookHome(ctx)
-			s.homeAt = time.Now().Add(part(homeward))
+		if looking == nil {
+			looking = s.look(ctx, time.Now())
 		}
 		if looking == nil {
-			next = earlier(next, s.homeAt)
+			at, _ := s.lookAt()
+			next = earlier(next, at)
 		}
 		timer := time.NewTimer(time.Until(next))
 		select {
@@ -143,8 +150,9 @@ func (s *stay) run(ctx context.Context) (better found, err error) {
 		case f := <-heard:
 			err = s.hear(f)
 		case f := <-looking:
-			if looking = nil; f.session != nil {
+			if looking = nil; f.session != nil && s.keeps(f) {
 				timer.Stop()
+				s.left = f.other
 				return f, nil
 			}
 		case <-s.wake:
@@ -178,20 +186,64 @@ func (s *stay) read(ctx context.Context, into chan<- wire.Frame) error {
 	}
 }
 
-// lookHome looks for a gateway that is preferred to this one; nil: there is none.
-func (s *stay) lookHome(ctx context.Context) chan found {
-	if order, _ := s.order(); len(order) == 0 || order[0].Number == s.seat {
+// lookAt is when to look for another gateway. other: for any of them, since this one has the node ask for
+// something again and again: it may take the node for too slow, or keep back what it knows.
+func (s *stay) lookAt() (at time.Time, other bool) {
+	at = s.homeAt
+	for _, t := range s.topics {
+		if t.refused.IsZero() {
+			continue
+		}
+		due := t.refused.Add(patience)
+		if due.Before(s.otherAt) {
+			due = s.otherAt
+		}
+		if due.Before(at) {
+			at, other = due, true
+		}
+	}
+	return at, other
+}
+
+// look looks for a gateway that is preferred to this one, or for any other, if it is time; nil: it is not,
+// or there is none. The node stays until there is a session with it.
+func (s *stay) look(ctx context.Context, now time.Time) chan found {
+	at, other := s.lookAt()
+	if now.Before(at) {
 		return nil
+	}
+	if other {
+		s.otherAt = now.Add(part(2 * patience))
+	} else {
+		s.homeAt = now.Add(part(homeward))
+		if order, _ := s.order(); len(order) == 0 || order[0].Number == s.seat {
+			return nil
+		}
 	}
 	result := make(chan found, 1)
 	go func() {
-		seat, session, welcome, err := s.find(ctx, s.seat)
+		seat, session, welcome, err := s.find(ctx, s.seat, other)
 		if err != nil {
 			session = nil
 		}
-		result <- found{seat, session, welcome}
+		result <- found{seat, session, welcome, other}
 	}()
 	return result
+}
+
+// keeps says whether a session that was found counts; else it is closed, and its gateway is asked later.
+func (s *stay) keeps(f found) bool {
+	err := s.may(f.seat, f.session)
+	if err == nil {
+		return true
+	}
+	_ = f.session.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.may(f.seat, nil) == nil { // else it is not asked at all
+		s.ended(f.seat, 0, false)
+	}
+	return false
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -334,6 +386,9 @@ func (s *stay) askAgain(name board.Topic, now time.Time) {
 			t.failures = 0
 		}
 		t.asked, t.live = false, false
+		if t.refused.IsZero() {
+			t.refused = now
+		}
 		t.at = now.Add(part(least << min(t.failures, 6)))
 		t.failures++
 		s.live(name, false)
@@ -404,7 +459,7 @@ func (s *stay) hearLive(name board.Topic, now time.Time) {
 	if t == nil || !t.asked {
 		return
 	}
-	t.asked, t.live, t.liveAt = false, true, now
+	t.asked, t.live, t.liveAt, t.refused = false, true, now, time.Time{}
 	s.useful = !slices.ContainsFunc(s.Client.topics(now), func(b board.Topic) bool { t := s.topics[b]; return t == nil || !t.live })
 	s.live(name, true)
 	if name != board.Nodes {

@@ -50,7 +50,9 @@ type (
 	Tell []Told
 	// Want asks for objects.
 	Want []Wanted
-	// Objects are what lies in a place: one object, or two with one number, and one behind them.
+	// Objects are what lies in a place: one object, or two with one number, and one behind them. Builds
+	// from before 2026-11-30 took two at most and call three malformed; no release was made of those, and
+	// the protocol has one version. What has to change in a frame from now on takes another version of it.
 	Objects [][]byte
 	// Renewals are objects that the peer has under a lower number.
 	Renewals []shelf.Renewal
@@ -149,27 +151,6 @@ func (Papers) kind() byte     { return 18 }
 // ToldOf tells of an item.
 func ToldOf(item shelf.Item) Told {
 	return Told{ID: item.ID, Number: item.Number, Sum: [8]byte(item.Sum[:])}
-}
-
-// Item is how a shelf tells of objects that are all that lies in a place.
-func (f Objects) Item(id shelf.ID) (item shelf.Item) {
-	var sums []byte
-	for i, raw := range f {
-		object, err := signed.Parse(raw)
-		if err != nil {
-			continue
-		}
-		hash := document.HashOf(object.Message())
-		sums = append(sums, hash[:]...)
-		if i == 0 {
-			item = shelf.Item{ID: id, Number: object.Sequence, Sum: shelf.Sum(hash[:])}
-		}
-	}
-	if len(f) > 1 {
-		hash := document.HashOf(sums)
-		item.Sum = shelf.Sum(hash[:])
-	}
-	return item
 }
 
 // Encode writes a frame.

@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	"kogge.example/agent/api"
+	"kogge.example/agent/api/kogge/v1"
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/update/fleet"
 )
@@ -21,6 +22,8 @@ type Adopted struct {
 	// Unasked says that this computer knows of no founding, and that none of the other nodes
 	// could be asked: if the fleet is founded, the node does not know it.
 	Unasked bool
+	// Other is as in [Told], of a node that was in the fleet already.
+	Other *apiv1.RevokeResponse
 }
 
 // Unanswered is the error of an address at which nobody answers.
@@ -69,12 +72,14 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 		if err == nil {
 			err = recordAddress(k, address, is.Name, chain[0])
 		}
-		unasked := false
+		in := Adopted{Name: is.Name, Before: true}
 		if err == nil {
-			unasked, err = giveLedger(ctx, k, is.Name, tell)
-			err = errors.Join(err, tellAdopted(ctx, k, is.Name, address, tell))
+			var untold error
+			in.Unasked, err = giveLedger(ctx, k, is.Name, tell)
+			in.Other, untold = tellAdopted(ctx, k, is.Name, address, tell)
+			err = errors.Join(err, untold)
 		}
-		return Adopted{Name: is.Name, Before: true, Unasked: unasked}, err
+		return in, err
 	}
 	revoked, err := k.RevokedKeys()
 	if err != nil {
@@ -106,7 +111,7 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 	// is for us to tell.
 	late, err := k.RevokedKeys()
 	if err == nil && len(late) > len(revoked) {
-		if err = (Remote{Keys: k, Name: is.Name, Address: address, Tell: tell}).tellRevoked(ctx, late); err != nil {
+		if _, err = (Remote{Keys: k, Name: is.Name, Address: address, Tell: tell}).TellRevoked(ctx, &apiv1.RevokeRequest{Keys: late}); err != nil {
 			err = Untold{is.Name, err}
 		}
 	}
@@ -118,18 +123,14 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 }
 
 // tellAdopted tells a node that is in the fleet already which keys are revoked, if any: it may have come
-// in by a member that left some out, or has made some up. Of an operator who may not say so it hears
-// of none, and he has it remembered all the same.
-func tellAdopted(ctx context.Context, k *keyring.Keyring, name, address string, tell func(Notice)) error {
-	keys, err := k.RevokedKeys()
-	if err != nil {
-		return err
-	}
-	err = (Remote{Keys: k, Name: name, Address: address, Tell: tell}).tellRevoked(ctx, keys)
+// in by a member that left some out. What that has made up is for the operator to say. Of an operator who
+// may not say so the node hears of none, and he has it remembered all the same.
+func tellAdopted(ctx context.Context, k *keyring.Keyring, name, address string, tell func(Notice)) (*apiv1.RevokeResponse, error) {
+	other, err := Remote{Keys: k, Name: name, Address: address, Tell: tell}.TellRevoked(ctx, &apiv1.RevokeRequest{})
 	if err != nil && connect.CodeOf(err) != connect.CodePermissionDenied {
-		return Untold{name, err}
+		return nil, Untold{name, err}
 	}
-	return nil
+	return other, nil
 }
 
 // giveLedger gives a node the fleet's ledger, if the fleet is founded. Where this computer knows

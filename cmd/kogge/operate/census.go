@@ -306,9 +306,17 @@ func judgeEtcd(s ledger.State, nodes []NodeHealth, said map[string]Sighting) (Et
 	case h.Leader == 0:
 		wrong = append(wrong, Problem{"", "etcd has no leader: what nodes say of themselves travels more slowly", withoutLeader(s, nodes, said)})
 	case len(h.Members) < len(wanted):
-		wrong = append(wrong, Problem{"", fmt.Sprintf("etcd has %d of %d members: %s", len(h.Members), len(wanted), names(s, h.Members)), "a node that is silent for the grace period is replaced by a spare, if there is one"})
+		wrong = append(wrong, Problem{"", fmt.Sprintf("etcd has %d of %d members: %s", len(h.Members), len(wanted), names(s, h.Members)), withoutAll(s)})
 	}
 	return h, wrong
+}
+
+// withoutAll is what to do about an etcd with a leader and too few members.
+func withoutAll(s ledger.State) string {
+	if slices.ContainsFunc(s.Roster.Seats, func(seat roster.Seat) bool { return seat.Spare }) {
+		return "a node that is silent for the grace period is replaced by a spare; or bring the others back"
+	}
+	return "bring the others back: the fleet has no spare that could take a place"
 }
 
 // withoutLeader is what to do about an etcd without a leader: it lacks those who are on the list of

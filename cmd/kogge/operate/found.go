@@ -124,53 +124,6 @@ func applicant(ctx context.Context, k *keyring.Keyring, c *api.Client, r Remote)
 	return a, nil
 }
 
-// probes is how often a disk is measured until it is called too slow: it may only have been busy.
-const probes = 3
-
-// Probe has the applicants measure their disks that are wished to run etcd, or that can if nobody
-// is, all at once, and returns all of them with what that came to. It takes some seconds.
-func (w Wish) Probe(ctx context.Context, k *keyring.Keyring, applicants []Applicant, tell func(Notice)) ([]Applicant, error) {
-	nodes, err := Nodes(k)
-	if err != nil {
-		return nil, err
-	}
-	all := slices.Clone(applicants)
-	each(len(all), func(i int) {
-		a := &all[i]
-		wished := slices.Contains(w.Members, a.Name) || slices.Contains(w.Spares, a.Name)
-		if !roster.MayBeMember(a.Arch) || !wished && len(w.Members) > 0 {
-			return
-		}
-		limited, cancel := context.WithTimeout(ctx, probes*callLimit)
-		defer cancel()
-		err := Remote{Keys: k, Name: a.Name, Address: nodes[a.Name].Address, Tell: tell}.Call(limited, func(ctx context.Context, c *api.Client) error {
-			for range probes {
-				answer, err := c.Probe(ctx, connect.NewRequest(&apiv1.ProbeRequest{}))
-				if err != nil {
-					return err
-				}
-				if a.Unfit = unfit(answer.Msg); a.Unfit == "" {
-					break
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			a.Unfit = "its disk was not measured: " + said(err)
-		}
-	})
-	return all, nil
-}
-
-// unfit is why a disk is none for etcd, with figures; "": it is.
-func unfit(p *apiv1.ProbeResponse) string {
-	if p.Unfit == "" {
-		return ""
-	}
-	ms := func(d time.Duration) string { return d.Round(100 * time.Microsecond).String() }
-	return fmt.Sprintf("%s (%d writes of 4 KiB: half of them within %s, 99 in 100 within %s, of %s)", p.Unfit, p.Writes, ms(p.Median.AsDuration()), ms(p.P99.AsDuration()), ms(p.Most.AsDuration()))
-}
-
 func keyOf(c *x509.Certificate) string { return fleet.KeyID(c.RawSubjectPublicKeyInfo) }
 
 // Plan is the value of record 1 for applicants, which get seats in the order of their names.
@@ -460,11 +413,11 @@ func Give(ctx context.Context, k *keyring.Keyring, names []string, entries []led
 		defer cancel()
 		n, known := nodes[names[i]]
 		if !known {
-			all[i] = Told{names[i], keyring.ErrNoNode}
+			all[i] = Told{Node: names[i], Err: keyring.ErrNoNode}
 			return
 		}
 		r := Remote{Keys: k, Name: names[i], Address: n.Address, Tell: tell}
-		all[i] = Told{names[i], r.Call(limited, func(ctx context.Context, c *api.Client) error {
+		all[i] = Told{Node: names[i], Err: r.Call(limited, func(ctx context.Context, c *api.Client) error {
 			a, err := applicant(ctx, k, c, r)
 			from := int64(1)
 			if err == nil && has(entries, a.Height, a.Head) {

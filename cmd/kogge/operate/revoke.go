@@ -44,6 +44,9 @@ func Revoke(k *keyring.Keyring, name string, now time.Time) (Revocation, error) 
 type Told struct {
 	Node string
 	Err  error // nil: it knows
+	// Other is what a node that was told of revoked keys says of others: this computer's are not all that
+	// the fleet has revoked, and a member may have lied. nil: nothing.
+	Other *apiv1.RevokeResponse
 }
 
 // Answered says whether the error is of a node that was reached, or of what it said: it may know
@@ -73,10 +76,11 @@ func TellRevoked(ctx context.Context, k *keyring.Keyring, tell func(Notice)) ([]
 	all := make([]Told, len(names))
 	each(len(names), func(i int) {
 		if _, known := nodes[names[i]]; !known {
-			all[i] = Told{names[i], keyring.ErrNoNode}
+			all[i] = Told{Node: names[i], Err: keyring.ErrNoNode}
 			return
 		}
-		all[i] = Told{names[i], Remote{Keys: k, Name: names[i], Address: nodes[names[i]].Address, Tell: tell}.tellRevoked(ctx, keys)}
+		all[i].Node = names[i]
+		all[i].Other, all[i].Err = Remote{Keys: k, Name: names[i], Address: nodes[names[i]].Address, Tell: tell}.TellRevoked(ctx, &apiv1.RevokeRequest{Keys: keys})
 	})
 	return all, nil
 }
@@ -142,12 +146,26 @@ func revokedNodes(k *keyring.Keyring) (func(key string) bool, error) {
 	}, err
 }
 
-// tellRevoked tells one node which keys are revoked.
-func (r Remote) tellRevoked(ctx context.Context, keys []string) error {
+// TellRevoked tells one node which keys are revoked, those that this computer has among them, and
+// returns what it says of others; nil: nothing.
+func (r Remote) TellRevoked(ctx context.Context, q *apiv1.RevokeRequest) (other *apiv1.RevokeResponse, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	return r.Call(ctx, func(ctx context.Context, c *api.Client) error {
-		_, err := c.Revoke(ctx, connect.NewRequest(&apiv1.RevokeRequest{Keys: keys}))
-		return err
+	if q.Keys == nil {
+		if q.Keys, err = r.Keys.RevokedKeys(); err != nil {
+			return nil, err
+		}
+	}
+	err = r.Call(ctx, func(ctx context.Context, c *api.Client) error {
+		answer, err := c.Revoke(ctx, connect.NewRequest(q))
+		if err != nil {
+			return err
+		}
+		answer.Msg.Told = slices.DeleteFunc(answer.Msg.Told, func(key string) bool { return !fleet.IsHash(key) })
+		if other = nil; len(answer.Msg.Told) > 0 || answer.Msg.Forgets {
+			other = answer.Msg
+		}
+		return nil
 	})
+	return other, err
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -31,29 +32,36 @@ func (n newer) Unwrap() []error { return []error{ErrNewer, n.error} }
 
 // Decode reads one JSON value that starts with a version: an unknown field or
 // anything behind it is an error, and another version is refused in words; a higher one's
-// error wraps [ErrNewer].
+// error wraps [ErrNewer]. An error names the line, and the field, where they are known.
 func Decode(raw []byte, version int, into any) error { return decode(raw, into, version) }
 
-func decode(raw []byte, into any, versions ...int) error {
+func decode(raw []byte, value any, versions ...int) error {
+	if err := broken(raw); err != nil {
+		return err
+	}
+	if open := bytes.TrimSpace(raw)[0]; open != '{' {
+		return errors.New("it is not a JSON object")
+	}
 	var head struct {
 		Version *int `json:"version"`
 	}
 	if err := json.Unmarshal(raw, &head); err != nil {
-		return plainly(err)
+		return misfit(raw, reflect.TypeOf(value), err)
 	}
 	if head.Version == nil {
-		return errors.New("it has no version")
+		return errors.New("field version: there is none")
 	}
 	if !slices.Contains(versions, *head.Version) {
-		err := fmt.Errorf("its format is version %d, and this kogge reads version %s", *head.Version, strings.Trim(strings.ReplaceAll(fmt.Sprint(versions), " ", " and "), "[]"))
+		err := fmt.Errorf("field version: its format is version %d, and this kogge reads version %s", *head.Version, strings.Trim(strings.ReplaceAll(fmt.Sprint(versions), " ", " and "), "[]"))
 		if *head.Version > slices.Max(versions) {
 			err = newer{err}
 		}
 		return err
 	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.DisallowUnknownFields()
-	return plainly(d.Decode(into)) // json.Unmarshal has seen to what follows
+	if err := strictly(raw, value); err != nil {
+		return misfit(raw, reflect.TypeOf(value), err)
+	}
+	return nil
 }
 
 // DecodeExact is [Decode] for what is hashed or signed: one value has one spelling, which is
@@ -64,22 +72,14 @@ func DecodeExact[T any](raw []byte, versions ...int) (T, error) {
 	if err := decode(raw, &value, versions...); err != nil {
 		return value, err
 	}
-	if again, err := Encode(value); err != nil || !bytes.Equal(again, raw) {
-		return value, errors.New("kogge would write it in another form: it was edited or reformatted")
+	again, err := Encode(value)
+	if err != nil {
+		return value, err
+	}
+	if where := Differs(raw, again); where != "" {
+		return value, fmt.Errorf("%s: kogge would write it in another form: it was edited or reformatted", where)
 	}
 	return value, nil
-}
-
-// plainly says without Go's types what is wrong with JSON.
-func plainly(err error) error {
-	var kind *json.UnmarshalTypeError
-	switch {
-	case !errors.As(err, &kind):
-		return err
-	case kind.Field == "":
-		return fmt.Errorf("it is a JSON %s, not an object", kind.Value)
-	}
-	return fmt.Errorf("field %q has the wrong type: %s", kind.Field, kind.Value)
 }
 
 // Message is what is hashed or signed: what it is for, then each field behind its length, so

@@ -15,8 +15,12 @@ func TestDecode(t *testing.T) {
 	type file struct {
 		Version int    `json:"version"`
 		Name    string `json:"name"`
+		List    []struct {
+			Hash  Hash   `json:"h,omitzero"`
+			Bytes []byte `json:"b,omitempty"`
+		} `json:"list,omitempty"`
 	}
-	good, err := Encode(file{1, "dev"})
+	good, err := Encode(file{Version: 1, Name: "dev"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,19 +29,60 @@ func TestDecode(t *testing.T) {
 		t.Errorf("%q is read as %+v, %v", good, f, err)
 	}
 	for text, want := range map[string]string{
-		"":                              "unexpected end of JSON input",
-		"[]":                            "it is a JSON array, not an object",
-		"{}":                            "it has no version",
-		`{"version":2}`:                 "its format is version 2, and this kogge reads version 1",
-		`{"version":"1"}`:               `field "version" has the wrong type: string`,
-		`{"version":1,"name":7}`:        `field "name" has the wrong type: number`,
-		`{"version":1,"names":"dev"}`:   `unknown field "names"`,
-		`{"version":1} {"version":1}`:   "after top-level value",
-		`{"version":1,"name":"dev"`:     "unexpected end of JSON input",
-		`{"version":1,"name":"dev"}} {`: "after top-level value",
+		"":                                     "it is empty",
+		"[]":                                   "it is not a JSON object",
+		"{}":                                   "field version: there is none",
+		`{"version":2}`:                        "field version: its format is version 2, and this kogge reads version 1",
+		`{"version":"1"}`:                      "line 1: field version: a JSON string does not belong there",
+		"{\"version\":1,\n\"name\":7}":         "line 2: field name: a JSON number does not belong there",
+		`{"version":1,"names":"dev"}`:          "line 1: field names: there is no such field",
+		`{"version":1} {"version":1}`:          "line 1: invalid character '{' after top-level value",
+		"{\"version\":1,\"name\":\"dev\"":      "line 1: field name: unexpected end of JSON input",
+		"{\"version\":1,\n\"name\":\"dev":      "line 2: field name: unexpected end of JSON input",
+		"{\"version\":1,\n\"name\":\"d\nev\"}": "line 2: field name: invalid character '\\n' in string literal",
+		"{\"version\":1,\n?\"name\":\"dev\"}":  "line 2: behind field version: invalid character '?' looking for beginning of object key string",
+		`{"version":1,"name":"dev"}} {`:        "line 1: invalid character '}' after top-level value",
+		`{"version":1,"\u001b[2J":1}`:          `line 1: field "\x1b[2J": there is no such field`,
+		"{\"version\":1,\"list\":[\n{},\n{\"h\":4}]}":                      "line 3: field list[1].h: a JSON number does not belong there",
+		"{\"version\":1,\"list\":[\n{\"b\":\"YQ==\"},\n{\"b\":\"YQ=!\"}]}": "line 3: field list[1].b: it is no base64 from character 3 on",
+		"{\"version\":1,\"list\":[{\"h\":\"a1\"}]}":                        "line 1: field list[0].h: a hash of 2 characters: 64 wanted",
+		"{\"version\":1,\"list\":[{\"h\":\"\",\n\"x\":1}]}":                "line 2: field list[0].x: there is no such field",
+		"{\"version\":1,\"list\":[{},\n7]}":                                "line 2: field list[1]: a JSON number does not belong there",
+		`{"version":1,"list":{}}`:                                          "line 1: field list: a JSON object does not belong there",
 	} {
 		if err := Decode([]byte(text), 1, &f); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// TestSpelling says in which field a document is not spelled as kogge spells it.
+func TestSpelling(t *testing.T) {
+	type file struct {
+		Version int      `json:"version"`
+		Name    string   `json:"name"`
+		Round   int      `json:"round,omitempty"`
+		List    []string `json:"list,omitempty"`
+	}
+	good, err := Encode(file{Version: 1, Name: "dev", List: []string{"a", "b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := DecodeExact[file](good, 1); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []struct{ from, to, want string }{
+		{`"name"`, `"Name"`, "line 3: field Name: "},
+		{`"b"`, `"\u0062"`, "line 6: field list[1]: "},
+		{`  "name"`, "\t\"name\"", "line 3: field name: "},
+		{`"list"`, "\"round\": 0,\n  \"list\"", "line 4: field round: "},
+		{"]", " ]", "line 7: field list: "},
+		{"}\n", "}", "line 8: "},
+		{"}\n", "}\t", "line 8: "},
+	} {
+		text := strings.Replace(string(good), r.from, r.to, 1)
+		if _, err := DecodeExact[file]([]byte(text), 1); err == nil || !strings.HasPrefix(err.Error(), r.want+"kogge would") {
+			t.Errorf("%s: %v, want %q", text, err, r.want)
 		}
 	}
 }

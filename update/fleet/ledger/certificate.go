@@ -131,12 +131,12 @@ func (s State) Owner() (roster.Owner, error) {
 
 // fit wants signatures of a message, as many as there are, by keys of an owner.
 func fit(signatures []signed.Signature, owner roster.Owner, message []byte) error {
-	for _, s := range signatures {
+	for i, s := range signatures {
 		if s.By > len(owner.Keys) {
-			return fmt.Errorf("field owners: there is no owner key %d", s.By)
+			return fmt.Errorf("field owners[%d].by: there is no owner key %d", i, s.By)
 		}
 		if !owner.Keys[s.By-1].Verify(message, s.Signature) {
-			return fmt.Errorf("field owners: the signature of owner key %d does not fit", s.By)
+			return fmt.Errorf("field owners[%d].signature: it is not that of owner key %d", i, s.By)
 		}
 	}
 	return nil
@@ -147,13 +147,13 @@ func fit(signatures []signed.Signature, owner roster.Owner, message []byte) erro
 // need.
 func (c Certificate) byVotes(r Record, seats roster.Roster, before document.Hash) error {
 	message := PrecommitBytes(r, c.Round, before)
-	for _, s := range c.Seats {
+	for i, s := range c.Seats {
 		seat, ok := seats.Seat(s.By)
 		if !ok || !seat.Vote {
-			return fmt.Errorf("%w: field seats: seat %d has no vote", ErrCertificate, s.By)
+			return fmt.Errorf("%w: field seats[%d].by: seat %d has no vote", ErrCertificate, i, s.By)
 		}
 		if !seat.Key.Verify(message, s.Signature) {
-			return fmt.Errorf("%w: field seats: the signature of seat %d (%s) does not fit", ErrCertificate, s.By, seat.Name)
+			return fmt.Errorf("%w: field seats[%d].signature: it is not that of seat %d (%s) for this record in round %d", ErrCertificate, i, s.By, seat.Name, c.Round)
 		}
 	}
 	if q := seats.Quorum(); len(c.Seats) < q {

@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/document"
 )
 
 // A ledger in a file is text: a first line, the genesis, and three documents for each height.
@@ -66,21 +67,31 @@ type File struct {
 	Genesis *fleet.Genesis
 	r       *bufio.Reader
 	height  int64 // of the last entry
+	lines   int   // that were read
+	begins  []int // lines at which the documents of the last entry begin
 }
+
+// here begins an error about the line that was read last.
+func (f *File) here() string { return fmt.Sprintf("line %d", f.lines) }
 
 // OpenFile reads the beginning of a ledger's file. Whether the genesis is that of the fleet
 // which is meant is the caller's to see. The error wraps [ErrFile].
-func OpenFile(r io.Reader) (*File, error) {
+func OpenFile(r io.Reader) (*File, error) { return openFile(r, nil) }
+
+// openFile is OpenFile for who has a genesis: bytes that are the same are not judged again.
+func openFile(r io.Reader, known *fleet.Genesis) (*File, error) {
 	f := &File{r: bufio.NewReader(r)}
 	line, err := f.line()
 	if err != nil || line != firstLine {
-		return nil, fmt.Errorf("%w: it does not begin with the line %q", ErrFile, firstLine[:len(firstLine)-1])
+		return nil, fmt.Errorf("%w: line 1: it is not %q", ErrFile, firstLine[:len(firstLine)-1])
 	}
 	raw, err := f.document("genesis", 0, fleet.MaxGenesis)
 	if err != nil {
 		return nil, err
 	}
-	if f.Genesis, err = fleet.ParseGenesis(raw); err != nil {
+	if known != nil && bytes.Equal(raw, known.Bytes()) {
+		f.Genesis = known
+	} else if f.Genesis, err = fleet.ParseGenesis(raw); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFile, err)
 	}
 	return f, nil
@@ -93,6 +104,7 @@ func (f *File) Next() (Entry, error) {
 		return Entry{}, io.EOF
 	}
 	f.height++
+	f.begins = nil
 	var e Entry
 	for _, d := range documents(&e) {
 		raw, err := f.document(d.name, f.height, d.most)
@@ -100,6 +112,7 @@ func (f *File) Next() (Entry, error) {
 			return Entry{}, fmt.Errorf("record %d: %w", f.height, err)
 		}
 		*d.raw = raw
+		f.begins = append(f.begins, f.lines-bytes.Count(raw, []byte{'\n'})+1)
 	}
 	return e, nil
 }
@@ -107,6 +120,7 @@ func (f *File) Next() (Entry, error) {
 // line reads a line of at most a buffer's length, with its end.
 func (f *File) line() (string, error) {
 	line, err := f.r.ReadSlice('\n')
+	f.lines++
 	return string(line), err
 }
 
@@ -118,18 +132,22 @@ func (f *File) document(name string, height int64, most int) ([]byte, error) {
 		_, err = fmt.Sscanf(line, name+" "+fmt.Sprint(height)+" %d\n", &size)
 	}
 	if err != nil || line != fmt.Sprintf("%s %d %d\n", name, height, size) {
-		return nil, fmt.Errorf("%w: the line %q with its bytes is wanted, and there is %.40q", ErrFile, fmt.Sprintf("%s %d", name, height), line)
+		return nil, fmt.Errorf("%w: %s: %q and its bytes are wanted, and there is %.40q", ErrFile, f.here(), fmt.Sprintf("%s %d", name, height), line)
 	}
 	if size < 0 || size > most {
-		return nil, fmt.Errorf("%w: a %s of %d bytes: %d at most", ErrFile, name, size, most)
+		return nil, fmt.Errorf("%w: %s: a %s of %d bytes: %d at most", ErrFile, f.here(), name, size, most)
 	}
 	raw, err := io.ReadAll(io.LimitReader(f.r, int64(size)))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrFile, name, err)
+		return nil, fmt.Errorf("%w: %s: %s: %w", ErrFile, f.here(), name, err)
 	}
 	if len(raw) < size {
-		return nil, fmt.Errorf("%w: it ends in the middle of the %s", ErrFile, name)
+		return nil, fmt.Errorf("%w: %s: it says that the %s has %d bytes, and the file ends after %d", ErrFile, f.here(), name, size, len(raw))
 	}
+	if !bytes.HasSuffix(raw, []byte("\n}\n")) {
+		return nil, fmt.Errorf("%w: %s: it says that the %s has %d bytes, and these do not end with the line %q", ErrFile, f.here(), name, size, "}")
+	}
+	f.lines += bytes.Count(raw, []byte{'\n'})
 	return raw, nil
 }
 
@@ -161,12 +179,13 @@ func ParseEntry(raw []byte, height int64) (Entry, error) {
 // of votes is for the reader to see, by State.BrokenGlass.
 func Read(r io.Reader, g *fleet.Genesis) (*Log, []Entry, error) {
 	l := New(g)
-	f, err := OpenFile(r)
+	f, err := openFile(r, g)
 	if err != nil {
 		return l, nil, err
 	}
 	if f.Genesis.ID() != g.ID() {
-		return l, nil, fmt.Errorf("%w of fleet %s: it is of fleet %s", ErrFile, fleet.Short(g.ID()), fleet.Short(f.Genesis.ID()))
+		return l, nil, fmt.Errorf("%w of fleet %s: genesis: %s: it differs there from this fleet's, and is that of fleet %s",
+			ErrFile, fleet.Short(g.ID()), document.Differs(f.Genesis.Bytes(), g.Bytes()), fleet.Short(f.Genesis.ID()))
 	}
 	var entries []Entry
 	for {
@@ -174,12 +193,29 @@ func Read(r io.Reader, g *fleet.Genesis) (*Log, []Entry, error) {
 		if errors.Is(err, io.EOF) {
 			return l, entries, nil
 		}
-		if err == nil {
-			err = l.AppendBroken(e)
-		}
 		if err != nil {
 			return l, entries, err
 		}
+		if err := l.AppendBroken(e); err != nil {
+			return l, entries, fmt.Errorf("%w%s (in the file, record, value and certificate begin at lines %d, %d and %d)", err, changed(e), f.begins[0], f.begins[1], f.begins[2])
+		}
 		entries = append(entries, e)
 	}
+}
+
+// changed says, of a value that is not the one its record names, what of it was changed, as far as it
+// shows; "" of another. It reads what nobody has proved, for people who look for the place.
+func changed(e Entry) string {
+	r, err := ParseRecord(e.Record)
+	if err != nil || document.HashOf(e.Value) == r.Value {
+		return ""
+	}
+	v, err := parseValue(e.Value)
+	switch {
+	case err != nil:
+		return fmt.Sprintf(": in the value: %v", err)
+	case v.Founding != nil && v.Founding.Roster.Hash() != r.Roster:
+		return ": in the value: field founding.roster is not the one that the record names"
+	}
+	return ""
 }

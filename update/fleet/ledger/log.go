@@ -113,7 +113,7 @@ func (l *Log) verify(e Entry, check check) (after State, id document.Hash, err e
 	}
 	if check.signatures {
 		if err := before.proved(r, c); err != nil {
-			return State{}, id, err
+			return State{}, id, before.why(r, e.Value, err)
 		}
 	}
 	v, err := ParseValue(e.Value)
@@ -133,13 +133,29 @@ func (l *Log) verify(e Entry, check check) (after State, id document.Hash, err e
 		return State{}, id, fmt.Errorf("%w: %w", ErrValue, err)
 	}
 	if before.Height == 0 && after.rosterHash != r.Roster {
-		return State{}, id, fmt.Errorf("%w: field roster: it is %v, and %v is founded", ErrRecord, r.Roster, after.rosterHash)
+		return State{}, id, notFounded(r, after.rosterHash)
 	}
 	after.Height, after.Record = r.Height, r.Hash()
 	if after.Claim != nil && after.Claim.Height == r.Height {
 		after.Claim.Record = after.Record // a new one, of this decision
 	}
 	return after, id, nil
+}
+
+func notFounded(r Record, roster document.Hash) error {
+	return fmt.Errorf("%w: field roster: it is %v, and %v is founded", ErrRecord, r.Roster, roster)
+}
+
+// why is the error of a record that is not proved. The roster of record 1 is nobody's to compare
+// before: signatures that do not fit may be its fault, and then the value tells.
+func (s State) why(r Record, value []byte, err error) error {
+	if s.Height > 0 {
+		return err
+	}
+	if v, bad := ParseValue(value); bad == nil && v.Founding != nil && v.Founding.Roster.Hash() != r.Roster {
+		return notFounded(r, v.Founding.Roster.Hash())
+	}
+	return err
 }
 
 // proved wants a certificate of the record that follows on this state.

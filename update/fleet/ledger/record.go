@@ -47,7 +47,7 @@ var (
 	// ErrValue is of bytes that the record does not name, or that decide nothing.
 	ErrValue = errors.New("not the value that was decided")
 	// ErrCertificate is of a decision that is not proved.
-	ErrCertificate = errors.New("the record is not proved")
+	ErrCertificate = errors.New("its certificate does not prove it")
 )
 
 // Encode writes the record as it is hashed and signed.

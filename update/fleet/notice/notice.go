@@ -66,6 +66,10 @@ type Kind struct {
 	// so, as the ledger lists him. nil: a seat signs it, about itself.
 	About func(body []byte) (signed.Key, error)
 	May   func(ledger.State, signed.Envelope) bool
+	// Says is what a body says, where that counts whoever has signed it: of one number and that there is
+	// one object, or anybody could make any number of them. nil, or of a body that it cannot read: each
+	// body and signer is another one.
+	Says func(fleet document.Hash, body []byte) []byte
 }
 
 // Kinds are the kinds of notices.

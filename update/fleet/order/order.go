@@ -20,6 +20,7 @@
 package order
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"encoding/binary"
 	"errors"
@@ -120,6 +121,7 @@ func Kinds() []notice.Kind {
 			},
 			Check: func(b []byte) error { _, err := ParseRestoring(b); return err },
 			About: func(b []byte) (signed.Key, error) { o, err := ParseRestoring(b); return o.Key, err },
+			Says:  leaveOf,
 		},
 	}
 }
@@ -137,7 +139,35 @@ func may(role fleet.Role) func(ledger.State, signed.Envelope) bool {
 	}
 }
 
-// permitted says why a restoring has not the owner's leave.
+// leaveOf is what the owner has permitted by the body of a restoring, whichever of his keys have signed
+// that; nil: nothing can be read.
+func leaveOf(fleetID document.Hash, body []byte) []byte {
+	o, err := ParseRestoring(body)
+	if err != nil {
+		return nil
+	}
+	leave, err := ledger.ParseRestore(o.Leave)
+	if err != nil {
+		return nil
+	}
+	return leave.Bytes(fleetID)
+}
+
+// Same says whether two orders say the same under one number, and count whoever has signed them.
+func Same(a, b signed.Envelope) bool {
+	if a.Kind != b.Kind || a.Fleet != b.Fleet || a.Sequence != b.Sequence {
+		return false
+	}
+	if a.Kind == RestoringKind {
+		if leave := leaveOf(a.Fleet, a.Body); leave != nil {
+			return bytes.Equal(leave, leaveOf(b.Fleet, b.Body))
+		}
+	}
+	return bytes.Equal(a.Message(), b.Message())
+}
+
+// permitted says why a restoring has not the owner's leave. That may be of an earlier record: what was
+// restored since stays so.
 func permitted(s ledger.State, e signed.Envelope) error {
 	o, err := ParseRestoring(e.Body)
 	if err != nil {
@@ -149,6 +179,12 @@ func permitted(s ledger.State, e signed.Envelope) error {
 	}
 	if begins := uint64(leave.Generation) + 1; e.Sequence != begins {
 		return fmt.Errorf("its number is %d, and it begins generation %d", e.Sequence, begins)
+	}
+	if seat, ok := s.Roster.ByKey(o.Key); !ok || seat.Number != o.Seat {
+		return fmt.Errorf("it is about seat %d, and key %s has seat %d", o.Seat, o.Key.ID().Short(), seat.Number)
+	}
+	if leave.Height > s.Height {
+		return fmt.Errorf("its leave is of height %d, and the ledger is at %d", leave.Height, s.Height)
 	}
 	return s.SignedByOwner(leave.Owners, leave.Bytes(s.Fleet()))
 }

@@ -17,6 +17,7 @@ import (
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
 	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/shelf"
 	"kogge.example/update/fleet/signed"
 	"kogge.example/update/golden"
 )
@@ -272,6 +273,37 @@ func TestRestoring(t *testing.T) {
 		k := Kinds()[slices.IndexFunc(Kinds(), func(k notice.Kind) bool { return k.Name == RestoringKind })]
 		if got := k.May(w.state, c.e); got != c.want {
 			t.Errorf("order %d: a shelf may take it: %v", c.e.Sequence, got)
+		}
+	}
+	// Of one leave there is one object, whoever brings it.
+	shelves := shelf.New(w.state.Fleet(), Kinds())
+	shelves.May = func(k notice.Kind, e signed.Envelope) bool { return k.May(w.state, e) }
+	shelves.Follow(w.state.Roster)
+	leave := func(height int64) ledger.Restore {
+		l := ledger.Restore{Version: 1, Node: w.key(1), Generation: 7, Height: height}
+		for i := 1; i <= 2; i++ {
+			l.Owners = append(l.Owners, signed.Sign(i, ledgertest.Private(fmt.Sprintf("owner %d", i)), l.Bytes(w.state.Fleet())))
+		}
+		return l
+	}
+	wants := shelf.Taken
+	for _, by := range []string{"ada", "eve", "bob", "mallory"} {
+		e := restoring(by, 8, 1, 7, 2)
+		if got := shelves.Put(e.Bytes()); got != wants {
+			t.Errorf("the leave, brought by %s: %s", by, got)
+		}
+		if !Same(e, restoring("ada", 8, 1, 7, 2)) || Same(e, restoring("ada", 4, 1, 3, 2)) {
+			t.Errorf("brought by %s it says something else", by)
+		}
+		wants = shelf.Known
+	}
+	for what, o := range map[string]Restoring{
+		"another seat's number": {Seat: 2, Key: w.key(1), Leave: leave(1).Encode()},
+		"a height that is not":  {Seat: 1, Key: w.key(1), Leave: leave(2).Encode()},
+	} {
+		e := w.seal("ada", 8, o)
+		if got := shelves.Put(e.Bytes()); got != shelf.Unlisted || Counts(w.state, e) {
+			t.Errorf("%s: %s", what, got)
 		}
 	}
 	if got := len(restoring("ada", 1<<61, 1, 1<<30, 4).Bytes()); got > restoringSize {

@@ -249,7 +249,7 @@ func Displaced(s ledger.State, objects []signed.Envelope, e signed.Envelope) (by
 	}
 	for _, g := range newest(s, append(slices.Clone(objects), e)) {
 		if g.Kind == e.Kind && g.seat.Number == own.seat.Number {
-			return g.Envelope, !bytes.Equal(g.Message(), e.Message())
+			return g.Envelope, !Same(g.Envelope, e)
 		}
 	}
 	return by, false

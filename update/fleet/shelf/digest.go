@@ -168,15 +168,35 @@ func (s *Shelf) Item(id ID) (Item, bool) {
 	if h == nil {
 		return Item{}, false
 	}
-	sum := h.best.hash
-	if all := h.all(); len(all) > 1 {
+	return itemOf(id, h.all()), true
+}
+
+// ItemOf is how a shelf tells of objects of a kind that it knows which are all that lies in a place.
+func (s *Shelf) ItemOf(id ID, raws [][]byte) Item {
+	var all []object
+	for _, raw := range raws {
+		if e, err := signed.Parse(raw); err == nil {
+			if k := s.kind(e.Kind); k != nil {
+				all = append(all, s.object(k, e))
+			}
+		}
+	}
+	return itemOf(id, all)
+}
+
+func itemOf(id ID, all []object) Item {
+	if len(all) == 0 {
+		return Item{ID: id}
+	}
+	sum := all[0].hash
+	if len(all) > 1 {
 		var sums []byte
 		for _, one := range all {
 			sums = append(sums, one.hash[:]...)
 		}
 		sum = document.HashOf(sums)
 	}
-	return Item{id, h.best.Sequence, Sum(sum[:])}, true
+	return Item{id, all[0].Sequence, Sum(sum[:])}
 }
 
 // Behind is how somebody tells of the object that lies behind the newest one in a place, if he has that

@@ -22,10 +22,19 @@ type held struct {
 	content document.Hash
 }
 
-// object is an envelope with the hash of its message.
+// object is an envelope with the hash of its message, or where that counts, of what it says.
 type object struct {
 	signed.Envelope
 	hash document.Hash
+	says []byte // by [notice.Kind]; nil: its body
+}
+
+// content is what an object says.
+func (o object) content() []byte {
+	if o.says != nil {
+		return o.says
+	}
+	return o.Body
 }
 
 // contested says whether the seat has said two things under this number.
@@ -99,11 +108,11 @@ func (h *held) verdict(before *held, one object) Verdict {
 func (h *held) sum() document.Hash {
 	var rival []byte
 	if h.contested() {
-		rival = h.rival.Body
+		rival = h.rival.content()
 	}
-	fields := [][]byte{h.best.Body, rival}
+	fields := [][]byte{h.best.content(), rival}
 	if h.behind != nil {
-		fields = append(fields, h.behind.Body)
+		fields = append(fields, h.behind.content())
 	}
 	return document.HashOf(document.Message("kogge/shelf-content/v1", fields...))
 }

@@ -12,6 +12,7 @@ package shelf
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"iter"
 	"slices"
@@ -212,7 +213,7 @@ func (s *Shelf) take(e signed.Envelope, behind bool) Verdict {
 	}
 	id := s.Place(e)
 	h := s.held[id]
-	one := object{e, document.HashOf(e.Message())}
+	one := s.object(k, e)
 	switch v := h.with(one, k.About != nil).verdict(h, one); {
 	case v == Behind && !behind:
 		return Older
@@ -231,6 +232,16 @@ func (s *Shelf) take(e signed.Envelope, behind bool) Verdict {
 	}
 	one.Kind = k.Name // one string for all of a kind
 	return s.keep(id, k, h, one)
+}
+
+// object is an envelope of a kind as it is compared.
+func (s *Shelf) object(k *notice.Kind, e signed.Envelope) object {
+	if k.Says != nil {
+		if says := k.Says(s.fleet, e.Body); says != nil {
+			return object{e, document.HashOf(document.Message("kogge/shelf-says/v1", []byte(k.Name), binary.BigEndian.AppendUint64(nil, e.Sequence), says)), says}
+		}
+	}
+	return object{e, document.HashOf(e.Message()), nil}
 }
 
 // keep puts a verified object into its place.

@@ -340,14 +340,14 @@ func (s *Set) forgotten(expires time.Time) bool {
 func (s *Set) Now() time.Time { return s.now }
 
 // Age forgets what is over for long, and returns the ids of it: uses and ends of tokens. Where no
-// acceptance says which TLS key a node has, the use by which it came stays with it. now is the
+// acceptance by a good key says which TLS key a node has, the use by which it came stays with it. now is the
 // earliest that the time can be; until it is set back the set takes nothing more of the kind.
 func (s *Set) Age(now time.Time) (gone []document.Hash) {
 	s.now = now
 	for key, uses := range s.uses {
 		kept := slices.DeleteFunc(uses, func(u Use) bool {
 			a, known := s.accepted[u.Node]
-			if !s.forgotten(u.Record.Expires) || known && a.accept.TLSKey.IsZero() {
+			if !s.forgotten(u.Record.Expires) || known && (a.accept.TLSKey.IsZero() || s.gone[a.issuer]) {
 				return false
 			}
 			gone = append(gone, u.ID())
@@ -457,6 +457,13 @@ func (s *Set) Accepted(node signed.Key) (Accept, bool) {
 		return Accept{}, false
 	}
 	return a.accept, true
+}
+
+// Acceptance is the newest acceptance of a node, by its key, and its paper, also where another node has
+// its name now; false: nobody has accepted it.
+func (s *Set) Acceptance(node signed.Key) (Accept, []byte, bool) {
+	a, ok := s.accepted[node]
+	return a.accept, s.raw[a.id].raw, ok
 }
 
 // Holder is the node that was accepted under a name; false: none.

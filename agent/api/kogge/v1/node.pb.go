@@ -1328,7 +1328,13 @@ func (*RenewResponse) Descriptor() ([]byte, []int) {
 type RevokeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// keys: each the SHA-256 of a public key (SubjectPublicKeyInfo), 64 hex digits.
-	Keys          []string `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	Keys []string `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// let_in are keys that a member alone has called revoked when the node came in, and whose owners
+	// may call it again. Others stay turned away.
+	LetIn []string `protobuf:"bytes,2,rep,name=let_in,json=letIn,proto3" json:"let_in,omitempty"`
+	// all says that the fleet has revoked these keys, and no others: a node that cannot read its own
+	// list any more takes this one.
+	All           bool `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1370,8 +1376,27 @@ func (x *RevokeRequest) GetKeys() []string {
 	return nil
 }
 
+func (x *RevokeRequest) GetLetIn() []string {
+	if x != nil {
+		return x.LetIn
+	}
+	return nil
+}
+
+func (x *RevokeRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
 type RevokeResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// told are the keys that the node turns away because a member has called them revoked, and no
+	// operator has.
+	Told []string `protobuf:"bytes,1,rep,name=told,proto3" json:"told,omitempty"`
+	// forgets says that keys may have been revoked of which the node does not know any more.
+	Forgets       bool `protobuf:"varint,2,opt,name=forgets,proto3" json:"forgets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1404,6 +1429,20 @@ func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use RevokeResponse.ProtoReflect.Descriptor instead.
 func (*RevokeResponse) Descriptor() ([]byte, []int) {
 	return file_kogge_v1_node_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RevokeResponse) GetTold() []string {
+	if x != nil {
+		return x.Told
+	}
+	return nil
+}
+
+func (x *RevokeResponse) GetForgets() bool {
+	if x != nil {
+		return x.Forgets
+	}
+	return false
 }
 
 var file_kogge_v1_node_proto_extTypes = []protoimpl.ExtensionInfo{
@@ -1544,10 +1583,14 @@ const file_kogge_v1_node_proto_rawDesc = "" +
 	"\bhostname\x18\x03 \x01(\tR\bhostname\"0\n" +
 	"\fRenewRequest\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\"\x0f\n" +
-	"\rRenewResponse\"#\n" +
+	"\rRenewResponse\"L\n" +
 	"\rRevokeRequest\x12\x12\n" +
-	"\x04keys\x18\x01 \x03(\tR\x04keys\"\x10\n" +
-	"\x0eRevokeResponse*P\n" +
+	"\x04keys\x18\x01 \x03(\tR\x04keys\x12\x15\n" +
+	"\x06let_in\x18\x02 \x03(\tR\x05letIn\x12\x10\n" +
+	"\x03all\x18\x03 \x01(\bR\x03all\">\n" +
+	"\x0eRevokeResponse\x12\x12\n" +
+	"\x04told\x18\x01 \x03(\tR\x04told\x12\x18\n" +
+	"\aforgets\x18\x02 \x01(\bR\aforgets*P\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vROLE_READER\x10\x01\x12\x11\n" +

@@ -78,7 +78,8 @@ type NodeServiceClient interface {
 	// name, and good for longer. It may be repeated with the same one.
 	Renew(context.Context, *connect.Request[v1.RenewRequest]) (*connect.Response[v1.RenewResponse], error)
 	// Revoke has the node turn keys of operators away from now on, for good, and end the
-	// calls of theirs that run. All of them or, with an error, none. It may be repeated.
+	// calls of theirs that run. All of them or, with an error, those that count by then. It may be
+	// repeated. Without keys it says which keys the node turns away by a member's word alone.
 	Revoke(context.Context, *connect.Request[v1.RevokeRequest]) (*connect.Response[v1.RevokeResponse], error)
 }
 
@@ -218,7 +219,8 @@ type NodeServiceHandler interface {
 	// name, and good for longer. It may be repeated with the same one.
 	Renew(context.Context, *connect.Request[v1.RenewRequest]) (*connect.Response[v1.RenewResponse], error)
 	// Revoke has the node turn keys of operators away from now on, for good, and end the
-	// calls of theirs that run. All of them or, with an error, none. It may be repeated.
+	// calls of theirs that run. All of them or, with an error, those that count by then. It may be
+	// repeated. Without keys it says which keys the node turns away by a member's word alone.
 	Revoke(context.Context, *connect.Request[v1.RevokeRequest]) (*connect.Response[v1.RevokeResponse], error)
 }
 
