@@ -34,8 +34,8 @@ func founded(t *testing.T) (*ledgertest.Fleet, *network) {
 	return f, n
 }
 
-// decide has the fleet decide once more, about so many operators: the entry of a thousand has
-// some 150 KiB.
+// decide has the fleet decide once more, about so many operators: the entry of two hundred has
+// some 90 KiB, of which two thirds are their proposal.
 func decide(t *testing.T, f *ledgertest.Fleet, operators int) ledger.Entry {
 	o := &ledger.Operators{}
 	for i := range operators {
@@ -79,7 +79,7 @@ func TestEntries(t *testing.T) {
 		n.run(func() {
 			time.Sleep(time.Minute)
 			height := int64(1)
-			for _, operators := range []int{1, 900} {
+			for _, operators := range []int{1, 200} {
 				height++
 				e := decide(t, f, operators)
 				n.nodes[2].given(height, e)
@@ -169,7 +169,7 @@ func TestPieces(t *testing.T) {
 					n.byKey[one.key].behind = true
 				}
 			}
-			e := decide(t, f, 900)
+			e := decide(t, f, 200)
 			for _, i := range []int{2, 4} { // seats 3, which is hostile, and 5
 				if err := n.nodes[i].ledger.Take(2, e); err != nil {
 					t.Fatal(err)
@@ -359,7 +359,7 @@ func TestWithheld(t *testing.T) {
 					time.Sleep(time.Minute)
 					slow := 0
 					for range 6 {
-						began, one := time.Now(), decide(t, f, 900)
+						began, one := time.Now(), decide(t, f, 200)
 						d.mu.Lock()
 						d.height, d.record, d.entry = f.Log.State().Height, f.Log.State().Record, one
 						height := d.height

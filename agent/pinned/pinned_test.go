@@ -333,7 +333,7 @@ func TestHead(t *testing.T) {
 func TestNewer(t *testing.T) {
 	f := ledgertest.Founded(t, 4, 3)
 	files := taken(t, f)
-	value := []byte("{\n  \"version\": 1,\n  \"rule\": {}\n}\n")
+	value := []byte("{\n  \"version\": 1,\n  \"rollout\": {}\n}\n")
 	r, err := f.Log.State().Next(f.Operators(t, "carl"))
 	if err != nil {
 		t.Fatal(err)
@@ -502,7 +502,11 @@ func TestProved(t *testing.T) {
 	for _, e := range f.Entries[:2] {
 		before.Take(t, e)
 	}
-	more := before.Proved(r, v, 4)
+	c, err := ledger.ParseCertificate(own.Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := before.Proved(r, v, 4, c.Evidence...)
 	if bytes.Equal(more.Certificate, own.Certificate) {
 		t.Fatal("it is the same certificate")
 	}

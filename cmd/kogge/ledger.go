@@ -212,7 +212,7 @@ func recordRows(entries []ledger.Entry) ([]recordRow, error) {
 		if len(c.Owners) > 0 {
 			by = count(len(c.Owners), "owner key")
 		}
-		rows = append(rows, recordRow{r.Height, v.Kind(), by, r.Hash().String()})
+		rows = append(rows, recordRow{r.Height, string(v.Kind()), by, r.Hash().String()})
 	}
 	return rows, nil
 }
@@ -264,6 +264,9 @@ func ledgerVerifyCommand() *cobra.Command {
 			c := state.Checkpoint()
 			fmt.Fprintf(cmd.OutOrStdout(), "The ledger of fleet %s is correct: %s.\n  fleet   %s\n  height  %d\n  root    %s\n",
 				state.Genesis.Name, count(int(c.Height), "record"), c.Fleet, c.Height, c.Root)
+			if state.BrokenGlass > 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "At height %d the owner has seated the fleet anew, and no seat has voted on it (break-glass).\n", state.BrokenGlass)
+			}
 			return nil
 		},
 	}

@@ -140,10 +140,10 @@ func parseGenesis(raw []byte) (*Genesis, error) {
 	if err := g.setPolicy(f); err != nil {
 		return nil, err
 	}
-	if g.OperatorCA, err = parseCA(f.OperatorCA); err != nil {
+	if g.OperatorCA, err = ParseCA(f.OperatorCA); err != nil {
 		return nil, fmt.Errorf("field operatorCA: %w", err)
 	}
-	if g.NodeCA, err = parseCA(f.NodeCA); err != nil {
+	if g.NodeCA, err = ParseCA(f.NodeCA); err != nil {
 		return nil, fmt.Errorf("field nodeCA: %w", err)
 	}
 	if bytes.Equal(g.OperatorCA.RawSubjectPublicKeyInfo, g.NodeCA.RawSubjectPublicKeyInfo) {
@@ -216,8 +216,8 @@ func (g *Genesis) Owner(key ed25519.PublicKey) int {
 	return 0
 }
 
-// parseCA reads the certificate of a CA that signs itself.
-func parseCA(der []byte) (*x509.Certificate, error) {
+// ParseCA reads the certificate of a CA that signs itself.
+func ParseCA(der []byte) (*x509.Certificate, error) {
 	c, err := x509.ParseCertificate(der)
 	if err != nil {
 		return nil, err

@@ -480,7 +480,7 @@ func fetch(ctx context.Context, k *keyring.Keyring, c *api.Client) (*ledger.Log,
 	for stream.Receive() {
 		m := stream.Msg()
 		e := ledger.Entry{Record: m.Record, Value: m.Value, Certificate: m.Certificate}
-		if err := l.Append(e); err != nil {
+		if err := l.AppendBroken(e); err != nil { // the node has waited, if there was something to wait for
 			return l, entries, err
 		}
 		entries = append(entries, e)

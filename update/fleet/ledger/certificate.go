@@ -11,19 +11,31 @@ import (
 	"kogge.example/update/fleet/signed"
 )
 
-// Certificate proves a record: by the owners' keys at height 1, by votes of seats above it.
+// Certificate proves a record: by the owners' keys at height 1, and where the glass is broken, else
+// by votes of seats.
 type Certificate struct {
-	Version int                `json:"version"`          // of this document: 1
+	Version int                `json:"version"`          // of this document: 1, and 2 with evidence
 	Round   int32              `json:"round,omitempty"`  // in which the seats voted
 	Seats   []signed.Signature `json:"seats,omitempty"`  // by seat
 	Owners  []signed.Signature `json:"owners,omitempty"` // by number of the owner's key
+	// Evidence is the signed objects on which the decision rests. The value names their root, so
+	// that all certificates of a record have the same.
+	Evidence [][]byte `json:"evidence,omitempty"`
 }
 
-// maxCertificate is the bytes of a certificate, at most: a thousand votes.
-const maxCertificate = 256 << 10
+// maxCertificate is the bytes of a certificate, at most: a thousand votes, and evidence.
+const maxCertificate = 508 << 10
+
+// evidenceVersion is that of a certificate with evidence.
+const evidenceVersion = 2
 
 // Encode writes the certificate.
-func (c Certificate) Encode() []byte { return encode(c) }
+func (c Certificate) Encode() []byte {
+	if len(c.Evidence) > 0 {
+		c.Version = evidenceVersion
+	}
+	return encode(c)
+}
 
 // ParseCertificate reads a certificate, and verifies nothing. The error wraps
 // [ErrCertificate].
@@ -39,9 +51,12 @@ func parseCertificate(raw []byte) (Certificate, error) {
 	if len(raw) > maxCertificate {
 		return Certificate{}, fmt.Errorf("%d bytes: %d at most", len(raw), maxCertificate)
 	}
-	c, err := document.DecodeExact[Certificate](raw, version)
+	c, err := document.DecodeExact[Certificate](raw, version, evidenceVersion)
 	if err != nil {
 		return Certificate{}, err
+	}
+	if (c.Version == evidenceVersion) != (len(c.Evidence) > 0) {
+		return Certificate{}, fmt.Errorf("field evidence: its format is version %d, and there are %d objects", c.Version, len(c.Evidence))
 	}
 	if c.Round < 0 {
 		return Certificate{}, fmt.Errorf("field round: %d", c.Round)
@@ -55,21 +70,27 @@ func FoundingBytes(r Record) []byte {
 	return document.Message("kogge/founding/v1", id[:], record[:])
 }
 
+// BreakGlassBytes are what an owner signs so that a record seats a fleet anew whose quorum is gone.
+func BreakGlassBytes(r Record) []byte {
+	id, record := r.Fleet, r.Hash()
+	return document.Message("kogge/break-glass/v1", id[:], record[:])
+}
+
 // PrecommitBytes are what a seat signs to decide a record in a round: with it the root of the
 // tree of all records before it, so that a signature stands for the whole history.
 func PrecommitBytes(r Record, round int32, before document.Hash) []byte {
 	id, seats, record := r.Fleet, r.Roster, r.Hash()
-	return document.Message("kogge/precommit/v1", id[:],
+	return document.Message(precommitTag, id[:],
 		binary.BigEndian.AppendUint64(nil, uint64(r.Height)), binary.BigEndian.AppendUint32(nil, uint32(round)),
 		seats[:], record[:], before[:])
 }
 
-// byOwners verifies the certificate of record 1: signatures of an owner's keys.
-func (c Certificate) byOwners(r Record, owner roster.Owner) error {
+// byOwners verifies a certificate that owners have signed: of record 1, or where the glass is broken.
+func (c Certificate) byOwners(owner roster.Owner, message []byte) error {
 	if len(c.Seats) > 0 || c.Round != 0 {
-		return fmt.Errorf("%w: field seats: seats cannot found their fleet", ErrCertificate)
+		return fmt.Errorf("%w: field seats: what owners sign, no seat signs", ErrCertificate)
 	}
-	if err := byOwner(c.Owners, owner, FoundingBytes(r)); err != nil {
+	if err := byOwner(c.Owners, owner, message); err != nil {
 		return fmt.Errorf("%w: %w", ErrCertificate, err)
 	}
 	return nil
@@ -89,7 +110,7 @@ func byOwner(signatures []signed.Signature, owner roster.Owner, message []byte) 
 // SignedByOwner wants signatures of a message by as many keys as act as the owner who has founded
 // the fleet. The error wraps [ErrPermit].
 func (s State) SignedByOwner(signatures []signed.Signature, message []byte) error {
-	owner, err := OwnerOf(s.Genesis)
+	owner, err := s.Owner()
 	if err == nil {
 		err = byOwner(signatures, owner, message)
 	}
@@ -97,6 +118,15 @@ func (s State) SignedByOwner(signatures []signed.Signature, message []byte) erro
 		return fmt.Errorf("%w: %w", ErrPermit, err)
 	}
 	return nil
+}
+
+// Owner is the owner who has founded the fleet, by the keys that are his now. The error wraps
+// [ErrCertificate].
+func (s State) Owner() (roster.Owner, error) {
+	if owner, ok := s.Roster.Owner(s.Genesis.Name); ok {
+		return owner, nil
+	}
+	return OwnerOf(s.Genesis)
 }
 
 // fit wants signatures of a message, as many as there are, by keys of an owner.
@@ -116,9 +146,6 @@ func fit(signatures []signed.Signature, owner roster.Owner, message []byte) erro
 // records whose root is before. Each signature has to fit, also those that a quorum does not
 // need.
 func (c Certificate) byVotes(r Record, seats roster.Roster, before document.Hash) error {
-	if len(c.Owners) > 0 {
-		return fmt.Errorf("%w: field owners: owners decide at height 1 alone", ErrCertificate)
-	}
 	message := PrecommitBytes(r, c.Round, before)
 	for i, s := range c.Seats {
 		seat, ok := seats.Seat(s.By)

@@ -46,15 +46,15 @@ func WriteEntry(w io.Writer, height int64, e Entry) error {
 	return nil
 }
 
-// part is one document of an entry.
-type part struct {
+// paper is one document of an entry.
+type paper struct {
 	name string
 	raw  *[]byte
 	most int // bytes
 }
 
-func documents(e *Entry) []part {
-	return []part{{"record", &e.Record, maxRecord}, {"value", &e.Value, maxValue}, {"certificate", &e.Certificate, maxCertificate}}
+func documents(e *Entry) []paper {
+	return []paper{{"record", &e.Record, maxRecord}, {"value", &e.Value, maxValue}, {"certificate", &e.Certificate, maxCertificate}}
 }
 
 func writeDocument(w io.Writer, name string, height int64, raw []byte) error {
@@ -175,7 +175,8 @@ func ParseEntry(raw []byte, height int64) (Entry, error) {
 }
 
 // Read reads a ledger's file and verifies it from a genesis on, which has to be the file's
-// own. At an entry that is wrong it ends, with those before it.
+// own. At an entry that is wrong it ends, with those before it. That owners may have signed in the place
+// of votes is for the reader to see, by State.BrokenGlass.
 func Read(r io.Reader, g *fleet.Genesis) (*Log, []Entry, error) {
 	l := New(g)
 	f, err := openFile(r, g)
@@ -195,7 +196,7 @@ func Read(r io.Reader, g *fleet.Genesis) (*Log, []Entry, error) {
 		if err != nil {
 			return l, entries, err
 		}
-		if err := l.Append(e); err != nil {
+		if err := l.AppendBroken(e); err != nil {
 			return l, entries, fmt.Errorf("%w%s (in the file, record, value and certificate begin at lines %d, %d and %d)", err, changed(e), f.begins[0], f.begins[1], f.begins[2])
 		}
 		entries = append(entries, e)

@@ -31,7 +31,7 @@ func written(t testing.TB, w *ledgertest.Fleet) []byte {
 // TestFile verifies a file as it was written, and refuses it with any end that is not the end of an
 // entry.
 func TestFile(t *testing.T) {
-	w := ledgertest.Founded(t, 4, 3)
+	w := ledgertest.Founded(t, 4, 2)
 	raw := written(t, w)
 	l, _, err := ledger.Read(bytes.NewReader(raw), w.Genesis)
 	if err != nil || l.State().Tree != w.Log.State().Tree {

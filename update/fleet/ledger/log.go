@@ -25,6 +25,7 @@ type Entry struct {
 type Log struct {
 	state  State
 	hashes tree
+	used   []document.Hash // see [State]
 }
 
 // tree holds the hashes of a tree as tlog stores them.
@@ -49,65 +50,96 @@ func New(g *fleet.Genesis) *Log { return &Log{state: begin(g)} }
 func (l *Log) State() State { return l.state }
 
 // Clone is a ledger that grows by itself.
-func (l *Log) Clone() *Log { return &Log{state: l.state, hashes: slices.Clip(l.hashes)} }
+func (l *Log) Clone() *Log { return &Log{l.state, slices.Clip(l.hashes), slices.Clip(l.used)} }
 
 // Append verifies the entry that follows and takes it. On an error, which names record and
-// field, the ledger is as it was. The error wraps [ErrRecord], [ErrValue] or
-// [ErrCertificate].
-func (l *Log) Append(e Entry) error { return l.take(e, true) }
+// field, the ledger is as it was. The error wraps [ErrRecord], [ErrValue] or [ErrCertificate];
+// [ErrBreakGlass] where owners have signed in the place of votes.
+func (l *Log) Append(e Entry) error { return l.take(e, check{signatures: true}) }
+
+// AppendBroken is [Log.Append] for who takes the owners' word in the place of votes: because he has
+// waited for as long as the policy says, or because he only reads what others have taken.
+func (l *Log) AppendBroken(e Entry) error { return l.take(e, check{signatures: true, broken: true}) }
 
 // Recall takes an entry that was verified before: all of it is checked but the signatures. The
 // error wraps [ErrRecord] or [ErrValue].
-func (l *Log) Recall(e Entry) error { return l.take(e, false) }
+func (l *Log) Recall(e Entry) error { return l.take(e, check{broken: true}) }
 
-func (l *Log) take(e Entry, signatures bool) error {
-	after, err := l.verify(e, signatures)
+// ErrBreakGlass is of a record that owners have signed in the place of votes. A node takes it when no
+// quorum has answered it for as long as the policy says, and nobody objects.
+var ErrBreakGlass = errors.New("owners have signed it in the place of votes (break-glass)")
+
+// check is what is looked at before an entry is taken.
+type check struct {
+	signatures bool // they are verified
+	broken     bool // owners may have signed in the place of votes
+}
+
+func (l *Log) take(e Entry, c check) error {
+	after, id, err := l.verify(e, c)
 	if err == nil {
 		err = l.grow(&after, e.Record)
 	}
 	if err != nil {
 		return fmt.Errorf("record %d: %w", l.state.Height+1, err)
 	}
+	l.used = append(l.used, id)
+	after.used = l.used[:len(l.used):len(l.used)]
 	l.state = after
 	return nil
 }
 
-// verify is the state after an entry, but for the tree. Nothing that is not proved is read
-// further than to see that it is not.
-func (l *Log) verify(e Entry, signatures bool) (State, error) {
+// verify is the state after an entry, but for the tree, and the id of the proposal that it decides.
+// Nothing that is not proved is read further than to see that it is not.
+func (l *Log) verify(e Entry, check check) (after State, id document.Hash, err error) {
 	before := l.state
 	r, err := ParseRecord(e.Record)
 	if err != nil {
-		return State{}, err
+		return State{}, id, err
 	}
 	next := before.next()
 	if before.Height == 0 {
 		next.Roster = r.Roster // the one that is founded
 	}
 	if err := r.follows(next); err != nil {
-		return State{}, err
+		return State{}, id, err
 	}
 	if got := document.HashOf(e.Value); got != r.Value {
-		return State{}, fmt.Errorf("%w: field value: the record names %s, and the value is %s", ErrValue, r.Value, got)
+		return State{}, id, fmt.Errorf("%w: field value: the record names %s, and the value is %s", ErrValue, r.Value, got)
 	}
-	if signatures {
-		if err := before.proved(r, e.Certificate); err != nil {
-			return State{}, before.why(r, e.Value, err)
+	c, err := ParseCertificate(e.Certificate)
+	if err != nil {
+		return State{}, id, err
+	}
+	if check.signatures {
+		if err := before.proved(r, c); err != nil {
+			return State{}, id, before.why(r, e.Value, err)
 		}
 	}
 	v, err := ParseValue(e.Value)
 	if err != nil {
-		return State{}, err
+		return State{}, id, err
 	}
-	after, err := before.apply(v)
-	if err != nil {
-		return State{}, fmt.Errorf("%w: %w", ErrValue, err)
+	broken := before.Height > 0 && len(c.Owners) > 0
+	switch {
+	case broken && v.BreakGlass == nil:
+		return State{}, id, fmt.Errorf("%w: field owners: above the founding owners sign to break the glass, and this decision is of kind %s", ErrCertificate, v.Kind())
+	case !broken && v.BreakGlass != nil:
+		return State{}, id, fmt.Errorf("%w: field seats: votes do not break the glass, its owner does", ErrCertificate)
+	case broken && !check.broken:
+		return State{}, id, ErrBreakGlass
+	}
+	if after, id, err = before.decide(v, c.Evidence, check.signatures); err != nil {
+		return State{}, id, fmt.Errorf("%w: %w", ErrValue, err)
 	}
 	if before.Height == 0 && after.rosterHash != r.Roster {
-		return State{}, notFounded(r, after.rosterHash)
+		return State{}, id, notFounded(r, after.rosterHash)
 	}
 	after.Height, after.Record = r.Height, r.Hash()
-	return after, nil
+	if after.Claim != nil && after.Claim.Height == r.Height {
+		after.Claim.Record = after.Record // a new one, of this decision
+	}
+	return after, id, nil
 }
 
 func notFounded(r Record, roster document.Hash) error {
@@ -127,19 +159,18 @@ func (s State) why(r Record, value []byte, err error) error {
 }
 
 // proved wants a certificate of the record that follows on this state.
-func (s State) proved(r Record, certificate []byte) error {
-	c, err := ParseCertificate(certificate)
+func (s State) proved(r Record, c Certificate) error {
+	if s.Height > 0 && len(c.Owners) == 0 {
+		return c.byVotes(r, s.Roster, s.Tree)
+	}
+	owner, err := s.Owner()
 	if err != nil {
 		return err
 	}
 	if s.Height > 0 {
-		return c.byVotes(r, s.Roster, s.Tree)
+		return c.byOwners(owner, BreakGlassBytes(r))
 	}
-	owner, err := OwnerOf(s.Genesis)
-	if err != nil {
-		return err
-	}
-	return c.byOwners(r, owner)
+	return c.byOwners(owner, FoundingBytes(r))
 }
 
 // grow adds a record to the tree and notes its root.

@@ -2,16 +2,18 @@
 // anybody who has its genesis.
 //
 //	genesis ─▶ record 1: the founding, signed by m owners
-//	             └─▶ record 2, 3, …: decisions, each signed by a quorum of the roster before it
+//	             └─▶ record 2, 3, …: decisions, each signed by a quorum of the roster before it,
+//	                 and each resting on evidence: an operator's proposal, owners' answers, …
 //
 // A record is small and always of one shape: it names the fleet, its height, the record before
 // it, the roster that decided, and, by hash, the value that was decided. A certificate is
-// beside the record, not in it: any quorum proves it, and two nodes may hold different ones.
+// beside the record, not in it: any quorum proves it, and two nodes may hold different ones. It
+// brings the evidence, whose root the value names.
 // The records are the leaves of an RFC 6962 tree; its checkpoints and tiles are C2SP's.
 //
 // In come bytes of strangers; out go a [State], or an error that names record and field. The
-// package opens nothing and asks nobody: where the bytes lie is the caller's. Who may propose
-// what, and how votes become a certificate, is decided elsewhere.
+// package opens nothing and asks nobody: where the bytes lie is the caller's. What may be decided is
+// update/fleet/decision's, and how votes become a certificate update/fleet/vote's.
 package ledger
 
 import (

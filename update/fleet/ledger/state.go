@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
 )
 
 // State is what the records up to a height have decided. What it points to is read-only.
@@ -21,15 +23,28 @@ type State struct {
 	Operators []Operator // by name
 	Policy    fleet.Policy
 	TUFRoot   document.Hash
+	TUFNumber int               // the version of TUFRoot; 0: that of the genesis, which does not tell
+	NodeCA    *x509.Certificate // whose signatures make nodes of the fleet
+	FormerCAs []FormerCA        // the oldest first
+
+	Isolated []int        // seats that are isolated for good, by number
+	Barred   []signed.Key // of seats that have voted twice: they never vote again
+	// Awaited are seats to which a decision gave a vote, and who have signed no opinion since. Seated is
+	// the height of the newest such decision.
+	Awaited     []int
+	Seated      int64
+	Claim       *Claim // an owner who waits for other keys; nil: none
+	BrokenGlass int64  // height of the last record that owners signed in the place of votes; 0: none
 
 	rosterHash document.Hash
-	withdrawn  []Operator // see [State.Without]
+	used       []document.Hash // the proposal that each height has decided, from 1; zero: none
+	withdrawn  []Operator      // see [State.Without]
 	revoked    func(key string) bool
 }
 
 // begin is the state before the first record.
 func begin(g *fleet.Genesis) State {
-	return State{Genesis: g, Policy: g.Policy, TUFRoot: g.TUFRoot, Tree: emptyTree}
+	return State{Genesis: g, Policy: g.Policy, TUFRoot: g.TUFRoot, NodeCA: g.NodeCA, Tree: emptyTree}
 }
 
 // next is the record that would follow, but for its value.
@@ -47,7 +62,7 @@ func (s State) Fleet() document.Hash {
 }
 
 // Next is the record that decides a value now. The error is of a value that cannot be decided
-// in this state, and wraps [ErrValue].
+// in this state, and wraps [ErrValue]. Whether its evidence is enough is [State.Judge]'s to say.
 func (s State) Next(v Value) (Record, error) {
 	after, err := s, v.check()
 	if size := len(v.Encode()); err == nil && size > maxValue {
@@ -69,13 +84,14 @@ func (s State) Next(v Value) (Record, error) {
 
 // apply is the state with a value decided; height, record and tree are the caller's to set.
 func (s State) apply(v Value) (State, error) {
-	if v.Founding != nil {
-		return s.found(v.Founding)
+	p, err := v.only()
+	if err != nil {
+		return s, err
 	}
-	if s.Height == 0 {
-		return s, fmt.Errorf("field %s: the first record is the founding", v.Kind())
+	if s.Height == 0 && v.Founding == nil {
+		return s, fmt.Errorf("field %s: the first record is the founding", p.field)
 	}
-	return s.setOperators(v.Operators)
+	return p.apply(s)
 }
 
 func (s State) found(f *Founding) (State, error) {

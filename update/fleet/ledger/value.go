@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/decision"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/roster"
 )
@@ -21,8 +22,58 @@ type Value struct {
 	// rests. Zero: it rests on none.
 	Evidence document.Hash `json:"evidence,omitzero"`
 
-	Founding  *Founding  `json:"founding,omitempty"`
-	Operators *Operators `json:"operators,omitempty"`
+	Founding   *Founding            `json:"founding,omitempty"`
+	Operators  *Operators           `json:"operators,omitempty"`
+	Seat       *decision.Seat       `json:"seat,omitempty"`
+	Unseat     *decision.Unseat     `json:"unseat,omitempty"`
+	Replace    *decision.Replace    `json:"replace,omitempty"`
+	Isolate    *decision.Isolate    `json:"isolate,omitempty"`
+	Policy     *fleet.Policy        `json:"policy,omitempty"`
+	Rule       *decision.Rule       `json:"rule,omitempty"`
+	TUFRoot    *decision.TUFRoot    `json:"tufRoot,omitempty"`
+	CA         *decision.CA         `json:"ca,omitempty"`
+	Members    *decision.Members    `json:"members,omitempty"`
+	Owners     *decision.Owners     `json:"owners,omitempty"`
+	Settle     *decision.Settle     `json:"settle,omitempty"`
+	DoubleVote *decision.DoubleVote `json:"doubleVote,omitempty"`
+	BreakGlass *decision.BreakGlass `json:"breakGlass,omitempty"`
+}
+
+// part is one of the decisions that a value may be.
+type part struct {
+	kind  decision.Kind
+	field string // in the value's document
+	there bool
+	check func() error
+	apply func(State) (State, error)
+}
+
+// parts are all that a value may be.
+func (v Value) parts() []part {
+	return []part{
+		{decision.KindFounding, "founding", v.Founding != nil, v.Founding.check, func(s State) (State, error) { return s.found(v.Founding) }},
+		{decision.KindOperators, "operators", v.Operators != nil, v.Operators.check, func(s State) (State, error) { return s.setOperators(v.Operators) }},
+		{decision.KindSeat, "seat", v.Seat != nil, v.Seat.Check, func(s State) (State, error) { return s.seat(v.Seat) }},
+		{decision.KindUnseat, "unseat", v.Unseat != nil, v.Unseat.Check, func(s State) (State, error) { return s.unseat(v.Unseat) }},
+		{decision.KindReplace, "replace", v.Replace != nil, v.Replace.Check, func(s State) (State, error) { return s.replace(v.Replace) }},
+		{decision.KindIsolate, "isolate", v.Isolate != nil, v.Isolate.Check, func(s State) (State, error) { return s.isolate(v.Isolate) }},
+		{decision.KindPolicy, "policy", v.Policy != nil, v.checkPolicy, func(s State) (State, error) { return s.setPolicy(*v.Policy) }},
+		{decision.KindRule, "rule", v.Rule != nil, v.Rule.Check, func(s State) (State, error) { return s.setRule(v.Rule) }},
+		{decision.KindTUFRoot, "tufRoot", v.TUFRoot != nil, v.TUFRoot.Check, func(s State) (State, error) { return s.setTUFRoot(v.TUFRoot) }},
+		{decision.KindCA, "ca", v.CA != nil, v.CA.Check, func(s State) (State, error) { return s.withCA("ca.certificate", v.CA.Certificate) }},
+		{decision.KindMembers, "members", v.Members != nil, v.Members.Check, func(s State) (State, error) { return s.setMembers(v.Members) }},
+		{decision.KindOwners, "owners", v.Owners != nil, v.Owners.Check, func(s State) (State, error) { return s.setOwner(v.Owners) }},
+		{decision.KindSettle, "settle", v.Settle != nil, v.Settle.Check, func(s State) (State, error) { return s.settle(v.Settle) }},
+		{decision.KindDoubleVote, "doubleVote", v.DoubleVote != nil, v.DoubleVote.Check, func(s State) (State, error) { return s.doubleVote(v.DoubleVote) }},
+		{decision.KindBreakGlass, "breakGlass", v.BreakGlass != nil, v.BreakGlass.Check, func(s State) (State, error) { return s.breakGlass(v.BreakGlass) }},
+	}
+}
+
+func (v Value) checkPolicy() error {
+	if err := v.Policy.Check(); err != nil {
+		return fmt.Errorf("policy: %w", err)
+	}
+	return nil
 }
 
 // Founding is the value of record 1: who begins.
@@ -71,23 +122,30 @@ func (v Value) Encode() []byte { return encode(v) }
 // Hash is what the record names.
 func (v Value) Hash() document.Hash { return document.HashOf(v.Encode()) }
 
-// Kind is which decision the value is: "founding", "operators"; "" if it is none, or two.
-func (v Value) Kind() string {
-	kinds := v.kinds()
-	if len(kinds) != 1 {
+// Kind is which decision the value is; "" if it is none, or two.
+func (v Value) Kind() decision.Kind {
+	p, err := v.only()
+	if err != nil {
 		return ""
 	}
-	return kinds[0]
+	return p.kind
 }
 
-func (v Value) kinds() (kinds []string) {
-	if v.Founding != nil {
-		kinds = append(kinds, "founding")
+// only is the one decision that the value is.
+func (v Value) only() (is part, err error) {
+	var kinds []string
+	for _, p := range v.parts() {
+		if p.there {
+			is, kinds = p, append(kinds, string(p.kind))
+		}
 	}
-	if v.Operators != nil {
-		kinds = append(kinds, "operators")
+	switch len(kinds) {
+	case 0:
+		return part{}, errors.New("it decides nothing")
+	case 1:
+		return is, nil
 	}
-	return kinds
+	return part{}, fmt.Errorf("it decides more than one thing: %s", strings.Join(kinds, ", "))
 }
 
 // ParseValue reads a value and checks what can be checked without knowing the fleet. The error
@@ -121,10 +179,12 @@ func unknownKind(raw []byte) error {
 	if err := json.Unmarshal(raw, &fields); err != nil {
 		return nil
 	}
+	known := []string{"version", "evidence"}
+	for _, p := range (Value{}).parts() {
+		known = append(known, p.field)
+	}
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		switch name {
-		case "version", "evidence", "founding", "operators":
-		default:
+		if !slices.Contains(known, name) {
 			return fmt.Errorf("%w: it decides about %.40q", document.ErrNewer, name)
 		}
 	}
@@ -132,18 +192,12 @@ func unknownKind(raw []byte) error {
 }
 
 // check says what is wrong with a value by itself.
-func (v Value) check() (err error) {
-	switch kinds := v.kinds(); {
-	case len(kinds) == 0:
-		return errors.New("it decides nothing")
-	case len(kinds) > 1:
-		return fmt.Errorf("it decides more than one thing: %s", strings.Join(kinds, ", "))
-	case v.Founding != nil:
-		err = v.Founding.check()
-	case v.Operators != nil:
-		err = v.Operators.check()
-	}
+func (v Value) check() error {
+	p, err := v.only()
 	if err != nil {
+		return err
+	}
+	if err := p.check(); err != nil {
 		return fmt.Errorf("field %w", err)
 	}
 	return nil

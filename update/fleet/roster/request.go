@@ -55,42 +55,54 @@ func (r Request) Encode() []byte {
 // answer a nonce; whether its name and TLS key are those of who was asked is the caller's to
 // see. The error wraps [ErrRequest].
 func OpenRequest(envelope []byte, id document.Hash, nonce []byte) (signed.Key, Request, error) {
-	key, r, err := openRequest(envelope, id, nonce)
+	e, err := signed.Open(envelope)
 	if err != nil {
 		return "", Request{}, fmt.Errorf("%w: %w", ErrRequest, err)
 	}
-	return key, r, nil
-}
-
-func openRequest(envelope []byte, id document.Hash, nonce []byte) (signed.Key, Request, error) {
-	e, err := signed.Open(envelope)
+	r, err := ReadRequest(e, id)
 	if err != nil {
 		return "", Request{}, err
 	}
+	if !bytes.Equal(r.Nonce, nonce) {
+		return "", Request{}, fmt.Errorf("%w: it answers another question", ErrRequest)
+	}
+	return e.By, r, nil
+}
+
+// ReadRequest reads a request out of its envelope, whose signature is the caller's to verify: for who
+// wants to know that a node of this key has asked for a seat, and not when. The error wraps
+// [ErrRequest].
+func ReadRequest(e signed.Envelope, id document.Hash) (Request, error) {
+	r, err := readRequest(e, id)
+	if err != nil {
+		return Request{}, fmt.Errorf("%w: %w", ErrRequest, err)
+	}
+	return r, nil
+}
+
+func readRequest(e signed.Envelope, id document.Hash) (Request, error) {
 	if e.Kind != RequestKind {
-		return "", Request{}, fmt.Errorf("its kind is %.40q", e.Kind)
+		return Request{}, fmt.Errorf("its kind is %.40q", e.Kind)
 	}
 	if e.Fleet != id {
-		return "", Request{}, fmt.Errorf("it is for fleet %s", e.Fleet.Short())
+		return Request{}, fmt.Errorf("it is for fleet %s", e.Fleet.Short())
 	}
 	r, err := document.DecodeExact[Request](e.Body, version)
 	switch {
 	case err != nil:
-		return "", Request{}, err
-	case !bytes.Equal(r.Nonce, nonce):
-		return "", Request{}, errors.New("it answers another question")
+		return Request{}, err
 	case r.Journal == ID{}:
-		return "", Request{}, errors.New("it names no journal")
+		return Request{}, errors.New("it names no journal")
 	case r.Height < 0 || (r.Height == 0) != r.Head.IsZero():
-		return "", Request{}, fmt.Errorf("its ledger's height is %d, and the record there %s", r.Height, r.Head.Short())
+		return Request{}, fmt.Errorf("its ledger's height is %d, and the record there %s", r.Height, r.Head.Short())
 	case len(r.Problem) > MaxProblem:
-		return "", Request{}, fmt.Errorf("what is wrong with its ledger has %d bytes: %d at most", len(r.Problem), MaxProblem)
+		return Request{}, fmt.Errorf("what is wrong with its ledger has %d bytes: %d at most", len(r.Problem), MaxProblem)
 	case r.Arch == "":
-		return "", Request{}, errors.New("it names no architecture")
+		return Request{}, errors.New("it names no architecture")
 	case !slices.Equal(r.Addresses, OwnAddresses(r.Addresses)):
-		return "", Request{}, errors.New("its addresses are not those of one node, each once")
+		return Request{}, errors.New("its addresses are not those of one node, each once")
 	}
-	return e.By, r, fleet.CheckName(r.Name)
+	return r, fleet.CheckName(r.Name)
 }
 
 // MayBeMember says whether nodes of an architecture may run etcd, whose makers test it on

@@ -9,12 +9,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/proposal"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 )
@@ -25,14 +27,38 @@ type Fleet struct {
 	Log     *ledger.Log
 	Entries []ledger.Entry // all that Log has taken
 
+	// Ada is the key of the operator who made the fleet.
+	Ada *ecdsa.PrivateKey
+
 	seats int
 	cas   map[fleet.PeerKind]*ecdsa.PrivateKey
 }
 
 // Private is a key pair of its own for each name.
 func Private(name string) ed25519.PrivateKey {
+	if k, ok := made.Load(name); ok {
+		return k.(ed25519.PrivateKey)
+	}
 	seed := document.HashOf([]byte(name))
-	return ed25519.NewKeyFromSeed(seed[:])
+	k := ed25519.NewKeyFromSeed(seed[:])
+	made.Store(name, k)
+	return k
+}
+
+// made are the keys by name: tests sign much, and a key takes as long as a signature.
+var made sync.Map
+
+// Replacing is how the node is called for [Private] that has the seat of another one of its name.
+func Replacing(name string) string { return name + " again" }
+
+// PrivateOf is the key pair of a seat's node.
+func PrivateOf(s roster.Seat) ed25519.PrivateKey {
+	for _, name := range []string{s.Name, Replacing(s.Name)} {
+		if k, err := signed.KeyOf(Private(name).Public().(ed25519.PublicKey)); err == nil && k == s.Key {
+			return Private(name)
+		}
+	}
+	panic("seat " + s.Name + " has a key that no test has made")
 }
 
 // Key is the public half of it.
@@ -78,14 +104,15 @@ func Begun(t testing.TB, seats int) *Fleet {
 		cas[kind] = key
 		return der
 	}
+	ada := Must[*ecdsa.PrivateKey](t)(fleet.NewKey())
 	o := fleet.Founding{
-		Name: "hanse", Threshold: 2, OperatorCA: ca(fleet.KindOperator), NodeCA: ca(fleet.KindNode), First: ecKey(t),
+		Name: "hanse", Threshold: 2, OperatorCA: ca(fleet.KindOperator), NodeCA: ca(fleet.KindNode), First: &ada.PublicKey,
 		Policy: fleet.DefaultPolicy(),
 	}
 	for i := range 3 {
 		o.Owners = append(o.Owners, Private(fmt.Sprintf("owner %d", i+1)).Public().(ed25519.PublicKey))
 	}
-	f := &Fleet{Genesis: Must[*fleet.Genesis](t)(fleet.NewGenesis(o)), seats: seats, cas: cas}
+	f := &Fleet{Genesis: Must[*fleet.Genesis](t)(fleet.NewGenesis(o)), Ada: ada, seats: seats, cas: cas}
 	f.Log = ledger.New(f.Genesis)
 	return f
 }
@@ -155,21 +182,45 @@ func (f *Fleet) Founding(t testing.TB) ledger.Value {
 }
 
 // Decided is the entry of a value in the ledger's state, with the certificate of so many of
-// those who may sign.
+// those who may sign; above the founding, ada has proposed it.
 func (f *Fleet) Decided(t testing.TB, v ledger.Value, signers int) ledger.Entry {
 	t.Helper()
-	return f.Proved(Must[ledger.Record](t)(f.Log.State().Next(v)), v, signers)
+	if f.Log.State().Height == 0 {
+		return f.Proved(Must[ledger.Record](t)(f.Log.State().Next(v)), v, signers)
+	}
+	v, evidence := f.Proposed(t, v)
+	return f.Proved(Must[ledger.Record](t)(f.Log.State().Next(v)), v, signers, evidence...)
+}
+
+// Proposed is a value that rests on ada's proposal of it, and on more evidence; and all of that.
+func (f *Fleet) Proposed(t testing.TB, v ledger.Value, more ...[]byte) (ledger.Value, [][]byte) {
+	t.Helper()
+	evidence := append([][]byte{f.Proposal(t, v).Bytes()}, more...)
+	return v.Resting(evidence), evidence
+}
+
+// Proposal is ada's proposal of a value, in the ledger's state.
+func (f *Fleet) Proposal(t testing.TB, v ledger.Value) signed.Envelope {
+	t.Helper()
+	s := f.Log.State()
+	p := proposal.Proposal{Height: s.Height, Value: v.Encode()}
+	return Must[signed.Envelope](t)(proposal.Seal(s.Fleet(), f.Ada, uint64(s.Height)+1, p))
 }
 
 // Proved is a record with a certificate by the first of those who may sign, whatever it says.
-func (f *Fleet) Proved(r ledger.Record, v ledger.Value, signers int) ledger.Entry {
-	c := ledger.Certificate{Version: 1}
-	for i := 1; i <= signers; i++ {
-		if r.Height == 1 {
+func (f *Fleet) Proved(r ledger.Record, v ledger.Value, signers int, evidence ...[]byte) ledger.Entry {
+	c := ledger.Certificate{Version: 1, Evidence: evidence}
+	s := f.Log.State()
+	if r.Height == 1 {
+		for i := 1; i <= signers; i++ {
 			c.Owners = append(c.Owners, signed.Sign(i, Private(fmt.Sprintf("owner %d", i)), ledger.FoundingBytes(r)))
-			continue
 		}
-		c.Seats = append(c.Seats, signed.Sign(i, Private(fmt.Sprintf("n%d", i)), ledger.PrecommitBytes(r, c.Round, f.Log.State().Tree)))
+		return ledger.Entry{Record: r.Encode(), Value: v.Encode(), Certificate: c.Encode()}
+	}
+	for _, seat := range s.Roster.Seats {
+		if seat.Vote && len(c.Seats) < signers {
+			c.Seats = append(c.Seats, signed.Sign(seat.Number, PrivateOf(seat), ledger.PrecommitBytes(r, c.Round, s.Tree)))
+		}
 	}
 	return ledger.Entry{Record: r.Encode(), Value: v.Encode(), Certificate: c.Encode()}
 }

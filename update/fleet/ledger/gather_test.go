@@ -1,0 +1,243 @@
+package ledger_test
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"kogge.example/update/fleet/decision"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/proposal"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
+)
+
+// TestGather has a chair find what a decision needs among all that it knows, in whatever order, with what
+// is of no use, or forged; and say what is lacking.
+func TestGather(t *testing.T) {
+	seat := edited(ledgertest.Seat(t, 9, "n9"), func(s *roster.Seat) { s.Owner = "mara" })
+	w := ledgertest.Founded(t, 7, 1)
+	withKaper(t, w) // whose seat has a vote since height 2
+	v := value(func(v *ledger.Value) {
+		v.Seat = &decision.Seat{Seats: []roster.Seat{seat}, Owners: []roster.Owner{ledgertest.NewOwner(t, "mara", "")}}
+	})
+	p := w.Proposal(t, v)
+	id := proposal.ID(p)
+	asked, says := w.Request(t, seat), w.Answer(id, true, "mara", "", 1, 2)
+	opinion := w.Opinion(t, "n8", id)
+	junk := [][]byte{
+		nil, []byte("x"), []byte("{}\n"), w.Answer(id, true, "mara", "", 1), w.Answer(id, true, "mara", "new", 1, 2), w.Answer(id, false, "hanse", "", 1, 2),
+		w.Answer(document.HashOf(nil), true, "mara", "", 1, 2), w.Request(t, ledgertest.Seat(t, 10, "n10")),
+		w.Opinion(t, "n2", document.HashOf(nil)), w.Opinion(t, "n1", id), w.Proposal(t, v).Bytes(), contrary(t, "n6")(w, id)[0],
+	}
+	forged := ledgertest.Must[signed.Envelope](t)(signed.Parse(opinion))
+	forged = forged.Again(2, forged.Signature())
+	known := append(junk, forged.Bytes(), asked, says, opinion, opinion)
+	for range 10 {
+		rand.Shuffle(len(known), func(i, j int) { known[i], known[j] = known[j], known[i] })
+		got, evidence, err := w.Log.State().Gather(p, known)
+		if err != nil || len(evidence) != 4 {
+			t.Fatalf("%d objects, %v", len(evidence), err)
+		}
+		if err := w.Log.State().Judge(got, evidence); err != nil {
+			t.Error(err)
+		}
+	}
+	for lacks, some := range map[string][][]byte{
+		"has not asked for it": {says, opinion}, "the keys that owner mara gets": {asked, opinion}, "seats [8] got a vote": {asked, says},
+	} {
+		if _, _, err := w.Log.State().Gather(p, some); err == nil || !strings.Contains(err.Error(), lacks) {
+			t.Errorf("%s: %v", lacks, err)
+		}
+	}
+	got, evidence, err := w.Log.State().Gather(p, known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Decides(t, got, evidence); err != nil {
+		t.Fatal(err)
+	}
+	if s := w.Log.State(); s.Roster.Votes() != 9 || fmt.Sprint(s.Awaited) != "[9]" {
+		t.Errorf("%d votes, awaited %v", s.Roster.Votes(), s.Awaited)
+	}
+	if _, _, err := w.Log.State().Gather(p, known); err == nil {
+		t.Error("it is decided twice")
+	}
+}
+
+// TestGatherNo has an owner take back his yes.
+func TestGatherNo(t *testing.T) {
+	w := ledgertest.Founded(t, 4, 1)
+	p := w.Proposal(t, value(func(v *ledger.Value) { v.Isolate = &decision.Isolate{Seats: []int{2, 4}} }))
+	id := proposal.ID(p)
+	yes := w.Answer(id, true, "hanse", "", 1, 2)
+	if _, _, err := w.Log.State().Gather(p, [][]byte{yes}); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := w.Log.State().Gather(p, [][]byte{yes, w.Answer(id, false, "hanse", "", 2, 3)}); err == nil {
+		t.Error("a yes counts that was taken back")
+	}
+}
+
+// TestEvidenceRoot takes the root of the evidence as RFC 6962 says, without kogge's tree.
+func TestEvidenceRoot(t *testing.T) {
+	var root func(leaves [][]byte) [32]byte
+	root = func(leaves [][]byte) [32]byte {
+		if len(leaves) == 1 {
+			return sha256.Sum256(append([]byte{0}, leaves[0]...))
+		}
+		k := 1
+		for 2*k < len(leaves) {
+			k *= 2
+		}
+		left, right := root(leaves[:k]), root(leaves[k:])
+		return sha256.Sum256(append(append([]byte{1}, left[:]...), right[:]...))
+	}
+	var all [][]byte
+	for i := range 40 {
+		all = append(all, fmt.Append(nil, "object ", i))
+		if got, want := ledger.EvidenceRoot(all), document.Hash(root(all)); got != want {
+			t.Errorf("of %d objects: %s, and RFC 6962 says %s", len(all), got, want)
+		}
+	}
+	if !ledger.EvidenceRoot(nil).IsZero() {
+		t.Error("there is a root of nothing")
+	}
+}
+
+// TestGrowth has a fleet grow from one vote to four, change its rule, shrink again, and go back to the old
+// rule, by decisions that each wait for the last one's seat; and another computer verifies all of it.
+func TestGrowth(t *testing.T) {
+	w := ledgertest.Founded(t, 1, 1)
+	var story strings.Builder
+	told := func() {
+		r := w.Log.State().Roster
+		fmt.Fprintf(&story, "%d votes by %s; ", r.Votes(), r.Rule)
+	}
+	told()
+	for n := 2; n <= 4; n++ {
+		name := fmt.Sprintf("n%d", n)
+		seat, rule := ledgertest.Seat(t, n, name), roster.Rule("")
+		if n == 4 {
+			rule = roster.TwoThirds
+		}
+		p := w.Proposal(t, seated(rule, seat))
+		known := [][]byte{w.Request(t, seat)}
+		if n > 2 {
+			if _, _, err := w.Log.State().Gather(p, known); err == nil {
+				t.Errorf("seat %d comes before seat %d has signed", n, n-1)
+			}
+			known = append(known, w.Opinion(t, fmt.Sprintf("n%d", n-1), proposal.ID(p)))
+		}
+		v, evidence, err := w.Log.State().Gather(p, known)
+		if err == nil {
+			err = w.Decides(t, v, evidence)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		told()
+	}
+	for n := 4; n >= 2; n-- {
+		p := w.Proposal(t, unseated(nil, n))
+		v, evidence, err := w.Log.State().Gather(p, nil)
+		if err == nil {
+			err = w.Decides(t, v, evidence)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		told()
+	}
+	must(t, w, value(func(v *ledger.Value) { v.Rule = &decision.Rule{Rule: roster.Majority} }), nothing)
+	told()
+	const want = "1 votes by majority; 2 votes by majority; 3 votes by majority; 4 votes by two-thirds; 3 votes by two-thirds; 2 votes by two-thirds; 1 votes by two-thirds; 1 votes by majority; "
+	if story.String() != want {
+		t.Errorf("%s", story.String())
+	}
+	l, err := replay(w.Genesis, w.Entries)
+	if err != nil || tell(l.State()) != tell(w.Log.State()) {
+		t.Errorf("another computer: %v", err)
+	}
+}
+
+// TestByVoters puts to the vote what needs no operator, but a proof.
+func TestByVoters(t *testing.T) {
+	w := ledgertest.Founded(t, 7, 1)
+	proof := contrary(t, "n6")(w, document.Hash{})[0]
+	v, evidence, err := w.Log.State().Accuse(proof)
+	if err != nil || v.DoubleVote.Seat != 6 {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	for name, bad := range map[string][]byte{"nothing": nil, "cut": proof[:len(proof)-1], "a proposal": w.Proposal(t, w.Operators(t, "x")).Bytes()} {
+		if _, _, err := w.Log.State().Accuse(bad); !errors.Is(err, ledger.ErrValue) || !errors.Is(err, ledger.ErrTwice) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := w.Decides(t, v, evidence); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.Log.State().Accuse(proof); !errors.Is(err, ledger.ErrValue) {
+		t.Errorf("it loses its vote twice: %v", err)
+	}
+
+	if _, _, err := w.Log.State().EndWaiting(nil); !errors.Is(err, ledger.ErrValue) {
+		t.Errorf("nobody waits: %v", err)
+	}
+	w = ledgertest.Founded(t, 7, 1)
+	claimed(t, w)
+	s := w.Log.State()
+	for name, bad := range map[string][]byte{"": {}, "by the new keys": w.Answer(s.Claim.Record, false, "kaper", "new", 1, 2), "by another owner": w.Answer(s.Claim.Record, false, "hanse", "", 1, 2), "about another record": w.Answer(s.Record, false, "kaper", "", 9)} {
+		if _, _, err := s.EndWaiting(bad); !errors.Is(err, ledger.ErrValue) {
+			t.Errorf("objected %s: %v", name, err)
+		}
+	}
+	for objected, objection := range map[bool][]byte{false: nil, true: w.Answer(s.Claim.Record, false, "kaper", "", 2)} {
+		v, evidence, err := s.EndWaiting(objection)
+		if err != nil || v.Settle.Veto != objected {
+			t.Fatalf("%+v, %v", v, err)
+		}
+		l := w.Log.Clone()
+		if err := l.Append(w.Proved(ledgertest.Must[ledger.Record](t)(s.Next(v)), v, 6, evidence...)); err != nil {
+			t.Fatal(err)
+		}
+		owner, _ := l.State().Roster.Owner("kaper")
+		if has := owner.Keys[0] == ledgertest.NewOwner(t, "kaper", "new").Keys[0]; has == objected || l.State().Claim != nil {
+			t.Errorf("objected: %t, he has the new keys: %t", objected, has)
+		}
+	}
+}
+
+// TestClaimOfNobody forgets an owner who waits when no seat is his any more: else nobody else could wait.
+func TestClaimOfNobody(t *testing.T) {
+	w := ledgertest.Founded(t, 7, 1)
+	claimed(t, w)
+	must(t, w, unseated(nil, 8), nothing)
+	if s := w.Log.State(); s.Claim != nil || len(s.Roster.Owners) != 1 {
+		t.Errorf("%+v waits, owners %+v", s.Claim, s.Roster.Owners)
+	}
+}
+
+// TestAnswered takes one key of an owner for a rollout, and as many as act as him for all else.
+func TestAnswered(t *testing.T) {
+	w := ledgertest.Founded(t, 4, 1)
+	id := document.HashOf([]byte("proposal"))
+	for _, c := range []struct {
+		kind decision.Kind
+		raw  []byte
+		want bool
+	}{
+		{decision.KindRollout, w.Answer(id, true, "hanse", "", 2), true}, {decision.KindSeat, w.Answer(id, true, "hanse", "", 2), false},
+		{decision.KindSeat, w.Answer(id, false, "hanse", "", 2, 3), true}, {decision.KindRollout, w.Answer(id, true, "hanse", "new", 2), false},
+		{decision.KindRollout, w.Answer(id, true, "kaper", "", 2), false}, {decision.KindRollout, nil, false},
+	} {
+		if a, err := w.Log.State().Answered(c.kind, c.raw); (err == nil) != c.want || err != nil && !errors.Is(err, proposal.ErrAnswer) {
+			t.Errorf("%s: %+v, %v", c.kind, a, err)
+		}
+	}
+}

@@ -1,0 +1,214 @@
+package ledger
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"kogge.example/update/fleet/decision"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/proposal"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
+)
+
+// Proposed reads a proposal, and says who has made it and of what: whether it could be decided now, but
+// for the answers and opinions that it may need. It is what a voter asks to have an opinion. The error
+// wraps [proposal.ErrProposal] or [ErrValue], and [ErrWithdrawn] where the operator's key was revoked.
+func (s State) Proposed(e signed.Envelope) (Value, Operator, error) {
+	p, by, err := proposal.Open(e, s.Fleet())
+	if err == nil {
+		err = e.Verify()
+	}
+	if err != nil {
+		return Value{}, Operator{}, err
+	}
+	if err := s.Withdrawn(by); err != nil {
+		return Value{}, Operator{}, err
+	}
+	v, err := ParseValue(p.Value)
+	if err != nil {
+		return Value{}, Operator{}, err
+	}
+	o, err := s.proposable(v, &evidence{id: proposal.ID(e), proposed: p, by: by})
+	if err == nil {
+		_, err = s.apply(v)
+	}
+	if err != nil {
+		return Value{}, Operator{}, fmt.Errorf("%w: %w", ErrValue, err)
+	}
+	return v, o, nil
+}
+
+// proposable wants a value to be what a listed operator has proposed, who may.
+func (s State) proposable(v Value, ev *evidence) (Operator, error) {
+	plain := v
+	plain.Evidence = document.Hash{}
+	switch {
+	case ev.id.IsZero():
+		return Operator{}, fmt.Errorf("field evidence: no operator's proposal is there, and a decision of kind %s needs one", v.Kind())
+	case !bytes.Equal(ev.proposed.Value, plain.Encode()):
+		return Operator{}, errors.New("field evidence: the operator has proposed something else")
+	case ev.proposed.Height > s.Height:
+		return Operator{}, fmt.Errorf("field evidence: the proposal is of height %d, and the ledger is at %d", ev.proposed.Height, s.Height)
+	case slices.Contains(s.used[min(max(ev.proposed.Height, 0), int64(len(s.used))):], ev.id):
+		return Operator{}, errors.New("field evidence: the proposal was decided already, and is decided once")
+	}
+	row, ok := decision.Of(v.Kind())
+	if !ok || row.Proposer != decision.Operator {
+		return Operator{}, fmt.Errorf("field evidence: no operator proposes a decision of kind %s", v.Kind())
+	}
+	o, listed := s.Operator(ev.by)
+	if !listed {
+		return Operator{}, fmt.Errorf("field evidence: who proposed it, key %s, is no operator of the fleet's ledger", ev.by.Short())
+	}
+	if !o.Role.AtLeast(s.Policy.Propose) {
+		return Operator{}, fmt.Errorf("field evidence: %s, who proposed it, has the role %s, and the policy wants %s", o.Name, o.Role, s.Policy.Propose)
+	}
+	return o, nil
+}
+
+// Judge says why a value cannot be decided now by votes, with the evidence that it names: what a voter asks
+// before it prevotes for it. The error wraps [ErrValue].
+func (s State) Judge(v Value, evidence [][]byte) error {
+	err := v.check()
+	if err == nil && v.BreakGlass != nil {
+		err = errors.New("field breakGlass: owners alone break the glass")
+	}
+	if err == nil {
+		_, _, err = s.decide(v, evidence, true)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrValue, err)
+	}
+	return nil
+}
+
+// decide is the state with a value decided that its evidence allows, and the id of the proposal that is
+// decided by it; height, record and tree are the caller's to set.
+func (s State) decide(v Value, objects [][]byte, signatures bool) (after State, id document.Hash, err error) {
+	if s.Height == 0 || v.Founding != nil {
+		if after, err = s.apply(v); err == nil && (len(objects) > 0 || !v.Evidence.IsZero()) {
+			err = errors.New("field evidence: a founding rests on its owner's word alone")
+		}
+		return after, id, err
+	}
+	ev, err := s.read(v, objects, signatures)
+	if err != nil {
+		return s, id, err
+	}
+	row, _ := decision.Of(v.Kind())
+	switch {
+	case row.Proposer == decision.Operator:
+		if _, err := s.proposable(v, &ev); err != nil {
+			return s, id, err
+		}
+	case !ev.id.IsZero():
+		return s, id, fmt.Errorf("field evidence: no operator proposes a decision of kind %s", v.Kind())
+	}
+	// Whom the last decision gave a vote has used it who has signed an opinion since.
+	s.Awaited = slices.DeleteFunc(slices.Clone(s.Awaited), func(n int) bool {
+		o, has := ev.opinions[n]
+		return has && o.Height >= s.Seated
+	})
+	if after, err = s.apply(v); err != nil {
+		return s, id, err
+	}
+	if row.Seating {
+		if err := s.waits(v, after.Roster); err != nil {
+			return s, id, err
+		}
+	}
+	return after, ev.id, s.consented(v, after, &ev, signatures)
+}
+
+// waits says why the seats cannot be changed yet; nil: they can. Those for whom it waits can be taken
+// away, or replaced: else one who never comes would stop all changes.
+func (s State) waits(v Value, after roster.Roster) error {
+	if len(s.Awaited) == 0 {
+		return nil
+	}
+	for _, n := range roster.Changed(s.Roster, after) {
+		_, there := s.Roster.Seat(n)
+		now, _ := after.Seat(n)
+		if there && slices.Contains(s.Awaited, n) && !now.Vote || !there && v.Replace != nil {
+			continue
+		}
+		return fmt.Errorf("field evidence: seats %v got a vote at height %d, and before other seats change each of them has to sign an opinion", s.Awaited, s.Seated)
+	}
+	return nil
+}
+
+// consented says which signatures a decision lacks, besides those of votes, by the table's column.
+func (s State) consented(v Value, after State, ev *evidence, signatures bool) error {
+	if err := requested(v.newSeats(s.Roster), ev); err != nil {
+		return err
+	}
+	for _, o := range v.newOwners() {
+		if !ev.fresh[o.Name] {
+			return fmt.Errorf("field evidence: %d of the keys that owner %s gets are to say yes, so that it is known that somebody has them", o.Threshold, o.Name)
+		}
+	}
+	switch {
+	case v.Isolate != nil:
+		if beyond := after.beyond(); beyond != nil && !v.Isolate.Lift && !ev.yes(s.Genesis.Name) {
+			return fmt.Errorf("field isolate.seats: %w: that needs a yes of owner %s", beyond, s.Genesis.Name)
+		}
+	case v.Owners != nil:
+		return s.rekeyed(v.Owners, ev)
+	case v.Settle != nil && v.Settle.Veto:
+		no := func(a proposal.Answer) bool { return a.Owner == s.Claim.Owner.Name && !a.Yes }
+		if !slices.ContainsFunc(ev.answers, no) {
+			return fmt.Errorf("field evidence: no old key of owner %s objects", s.Claim.Owner.Name)
+		}
+	case v.DoubleVote != nil:
+		return s.votedTwice(v.DoubleVote, ev.proof, signatures)
+	}
+	return nil
+}
+
+// requested wants each new node to have asked for the seat that it gets.
+func requested(seats map[signed.Key]roster.Seat, ev *evidence) error {
+	for key, seat := range seats {
+		r, has := ev.requests[key]
+		switch {
+		case !has:
+			return fmt.Errorf("field evidence: the node of seat %d (%s) has not asked for it with key %s", seat.Number, seat.Name, key.ID().Short())
+		case r.Name != seat.Name || r.Journal != seat.Journal:
+			return fmt.Errorf("field evidence: the node of key %s is %s with journal %s, and seat %d is for %s with journal %s", key.ID().Short(), r.Name, r.Journal, seat.Number, seat.Name, seat.Journal)
+		case (seat.Member || seat.Spare) && !roster.MayBeMember(r.Arch):
+			return fmt.Errorf("field evidence: seat %d (%s) is to run etcd, and not on %.20q", seat.Number, seat.Name, r.Arch)
+		}
+	}
+	return nil
+}
+
+// rekeyed wants those to say yes who may give an owner other keys.
+func (s State) rekeyed(d *decision.Owners, ev *evidence) error {
+	yes, needed := s.Roster.VotesOf(ev.yes), s.Roster.Quorum()
+	if d.Lost {
+		needed = roster.LostVotes(s.Roster.Votes())
+	} else if !ev.yes(d.Owner.Name) {
+		return fmt.Errorf("field evidence: owner %s says no yes with the keys that are his", d.Owner.Name)
+	}
+	if yes < needed {
+		return fmt.Errorf("field evidence: owners of %d votes say yes, and those of %d have to", yes, needed)
+	}
+	return nil
+}
+
+// votedTwice wants the proof of it.
+func (s State) votedTwice(d *decision.DoubleVote, proof *twice, signatures bool) error {
+	if proof == nil {
+		return errors.New("field evidence: there are no two ballots that contradict each other")
+	}
+	err := proof.check(s.Fleet(), d.Seat)
+	if seat, _ := s.Roster.Seat(d.Seat); err == nil && signatures {
+		err = proof.verify(seat.Key)
+	}
+	if err != nil {
+		return fmt.Errorf("field evidence: %w", err)
+	}
+	return nil
+}
