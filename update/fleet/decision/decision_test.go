@@ -37,6 +37,15 @@ func TestTable(t *testing.T) {
 			t.Errorf("%s: one key is enough: %t", r.Kind, r.Kind.OneKey())
 		}
 	}
+	early := []Kind{}
+	for _, r := range Table() {
+		if r.Early() {
+			early = append(early, r.Kind)
+		}
+	}
+	if got := fmt.Sprint(early); got != "[seat unseat replace rule owners settle double-vote]" {
+		t.Errorf("these go before others: %s", got)
+	}
 	if _, ok := Of(KindFounding); ok {
 		t.Error("a vote decides the founding")
 	}

@@ -52,12 +52,13 @@ type Row struct {
 	Holds   string // from when on
 	Changes string // how much of it one decision changes
 	// Seating says that it changes who has a seat or a vote: [roster.Roster.MostChanged] bounds it,
-	// and it waits until all whom the last one gave a vote have signed an opinion. In the queue it
-	// goes before others.
+	// and it waits until all whom the last one gave a vote have signed an opinion.
 	Seating bool
-	// First says that it goes before others in the queue though it seats nobody.
-	First bool
+	First   bool // it goes before others in the queue though it seats nobody: see [Row.Early]
 }
+
+// Early says whether it goes before others in the queue.
+func (r Row) Early() bool { return r.Seating || r.First }
 
 // most is how much a decision that changes seats may change.
 const most = "with below 10 votes max(1, f) seats, from 10 on N/10"
