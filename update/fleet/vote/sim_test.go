@@ -28,7 +28,6 @@ type chaos struct {
 	asking  map[int]bool
 	decided map[int64]document.Hash
 	signed  map[string]document.Hash // what honest seats have signed, by seat, kind, height and round
-	fed     []int                    // of each seat, how many of the pool it was offered in this height, at least once
 	cuts    int
 	whole   bool // the network carries all, and q opinions call the items valid
 }
