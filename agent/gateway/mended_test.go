@@ -210,7 +210,7 @@ func TestTidyBehind(t *testing.T) {
 			return err == nil && done
 		})
 	}
-	value := []byte("{\n  \"version\": 1,\n  \"rule\": {}\n}\n")
+	value := []byte("{\n  \"version\": 1,\n  \"later\": {}\n}\n") // a kind that this release does not know
 	r, err := w.fleet.Log.State().Next(w.fleet.Operators(t, "carl"))
 	if err != nil {
 		t.Fatal(err)
