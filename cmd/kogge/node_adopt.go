@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -119,11 +120,11 @@ func adoptAs(ctx context.Context, ring *keyring.Keyring, address string, says ad
 func settleKeys(ctx context.Context, ring *keyring.Keyring, address string, node operate.Adopted, says adoption, out io.Writer) error {
 	other, word := node.Other, &apiv1.RevokeRequest{All: says.all}
 	for _, typed := range says.letIn {
-		i := slices.IndexFunc(other.GetTold(), func(key string) bool { return begins(key, typed) })
-		if i < 0 {
-			return hinted{fmt.Errorf("node %s: it turns away nobody of key %.64q by a member's word alone", node.Name, typed), "whom operators have revoked makes a new key: kogge operator invite"}
+		key, err := toldKey(other.GetTold(), typed)
+		if err != nil {
+			return fmt.Errorf("node %s: %w", node.Name, err)
 		}
-		word.LetIn = append(word.LetIn, other.Told[i])
+		word.LetIn = append(word.LetIn, key)
 	}
 	if word.All || len(word.LetIn) > 0 {
 		var err error
@@ -147,11 +148,33 @@ func settleKeys(ctx context.Context, ring *keyring.Keyring, address string, node
 	}
 	fmt.Fprintf(out, "Node %s turns away %s that nobody has revoked here. The member that let it in has called them revoked:\n", node.Name, count(len(other.Told), "key"))
 	for _, key := range other.Told {
-		fmt.Fprintf(out, "  %s  %s\n", fleet.Short(key), cmp.Or(named[key], "not known here"))
+		fmt.Fprintf(out, "  %s  %s\n", apart(other.Told, key), cmp.Or(named[key], "not known here"))
 	}
 	_, err = fmt.Fprintf(out, "If that is so, revoke them here, too (kogge operator revoke, kogge node revoke). If the member has lied, let them in:\n"+
-		"kogge node adopt %s --fleet %s --let-in %s\n", address, ring.Genesis.Name, fleet.Short(other.Told[0]))
+		"kogge node adopt %s --fleet %s --let-in %s\n", address, ring.Genesis.Name, apart(other.Told, other.Told[0]))
 	return err
+}
+
+// toldKey is the one of some keys that begins as somebody has typed. Who made up the others may have had
+// them begin alike.
+func toldKey(told []string, typed string) (string, error) {
+	fits := slices.DeleteFunc(slices.Clone(told), func(key string) bool { return !begins(key, typed) })
+	switch len(fits) {
+	case 0:
+		return "", hinted{fmt.Errorf("it turns away nobody of key %.64q by a member's word alone", typed), "whom operators have revoked makes a new key: kogge operator invite"}
+	case 1:
+		return fits[0], nil
+	}
+	return "", hinted{fmt.Errorf("%d keys begin with %.64q: %s", len(fits), typed, strings.Join(fits[:min(len(fits), 4)], ", ")), "type more of the digits"}
+}
+
+// apart is a key in few digits, or in all of them if another one begins with the few.
+func apart(all []string, key string) string {
+	short := fleet.Short(key)
+	if slices.ContainsFunc(all, func(other string) bool { return other != key && strings.HasPrefix(other, short) }) {
+		return key
+	}
+	return short
 }
 
 // holders are the names of those whose keys this computer knows, of operators and nodes, by key as in
