@@ -59,10 +59,11 @@ func (m *machine) answered() {
 	m.resume()
 }
 
-// abstain takes no step up to a height.
+// abstain takes no step up to a height. While the answers are not there the journal says so, too:
+// they may say that it is more.
 func (m *machine) abstain(height int64) {
 	m.Abstain = max(m.Abstain, height)
-	m.do(Persist{Record{Abstain: m.Abstain}})
+	m.do(Persist{Record{Abstain: m.Abstain, Behind: m.Behind}})
 }
 
 // mine looks at an own ballot that somebody has: the journal has it, or it is of a height about

@@ -224,7 +224,7 @@ func (m Memory) With(r Record) Memory {
 		}
 	}
 	m.Abstain = max(m.Abstain, r.Abstain)
-	m.Behind = (m.Behind || r.Behind) && r.Abstain == 0
+	m.Behind = r.Behind || m.Behind && r.Abstain == 0
 	if r.Note != nil {
 		notes := make(map[string][]byte)
 		maps.Copy(notes, m.Notes)

@@ -110,7 +110,8 @@ func (m *machine) heard() {
 	switch {
 	case m.Mute():
 	case m.Phase == Resting:
-		m.startRound(m.Round + 1)
+		m.news++ // Round is over
+		m.startRound(m.news)
 	case m.Phase == Running:
 		for k, runs := range m.timed {
 			if runs && ballot.Kind(k) >= m.Step {
@@ -154,7 +155,7 @@ func (m *machine) timeout(t Timeout) {
 	}
 	switch {
 	case t.Step == ballot.Precommit && m.Round >= ballot.MaxRound:
-	case t.Step == ballot.Precommit && m.Round-m.news >= m.fruitless():
+	case t.Step == ballot.Precommit && m.Round-m.news+1 >= m.fruitless():
 		m.Phase = Resting
 	case t.Step == ballot.Precommit: // line 65
 		m.startRound(m.Round + 1)
