@@ -75,7 +75,8 @@ func (w *walker) propose() ledger.Value {
 			v.Members = &decision.Members{Members: w.some(4), Spares: w.some(3)}
 		case 10:
 			p := fleet.DefaultPolicy()
-			p.Votes, p.Trial = 1+w.rnd.IntN(20), w.rnd.IntN(4) == 0
+			p.Votes, p.Trial = 1+w.rnd.IntN(20), coin()
+			p.Trial = p.Trial && coin()
 			v.Policy = &p
 		case 11:
 			v.CA = &decision.CA{Certificate: ca(w.t, "ca-second")}
