@@ -23,6 +23,7 @@ type entries struct {
 	// is this node's. failures counts how often that was in a row.
 	again    time.Time
 	failures int
+	second   *second
 	cached   cachedEntry // the goroutine's of the disk
 }
 
@@ -77,8 +78,8 @@ const (
 
 // sayHead tells a peer how far the ledger is, unless it has been told.
 func (e *Engine) sayHead(s *session) {
-	if now := (wire.Head{Height: e.state.Height, Record: e.state.Record}); !s.told || s.toldHead != now {
-		s.told, s.toldHead = true, now
+	if now := e.shown(s); !s.told || s.toldHead != now {
+		s.told, s.toldHead, s.toldAt = true, now, time.Now()
 		s.say(now)
 	}
 }
@@ -89,13 +90,19 @@ func (e *Engine) hearLedger(s *session, f wire.Frame) {
 	switch f := f.(type) {
 	case wire.Head:
 		s.ledger = f
+		if e.entries.second != nil {
+			e.hearSide(s)
+			e.sayHead(s)
+		}
 		e.tendEntries(now)
 	case wire.WantEntry:
 		not := wire.Lack{Height: f.Height}
-		e.lend(s, not, func() { e.giveEntry(s, not) })
+		second := e.lentSecond(s, f.Height)
+		e.lend(s, not, func() { e.giveEntry(s, second, not) })
 	case wire.WantPiece:
 		not := wire.Lack{Height: f.Height, Sum: f.Sum}
-		e.lend(s, not, func() { e.givePiece(s, f.Index, not) })
+		second := e.lentSecond(s, f.Height)
+		e.lend(s, not, func() { e.givePiece(s, second, f.Index, not) })
 	case wire.Entry:
 		if to := e.fetching(f.Height, s); to != nil && to.offer == nil {
 			to.from = s

@@ -78,6 +78,9 @@ type Ledger interface {
 	Entry(height int64) (ledger.Entry, error)
 	// Take verifies an entry and keeps it.
 	Take(height int64, e ledger.Entry) error
+	// Second is the entry with which a second history begins, once both are known and the
+	// ledger takes no more. Its height is 0 where there is none. It does not wait for the disk.
+	Second() (height int64, e ledger.Entry)
 }
 
 // Times of the engine.
@@ -427,7 +430,8 @@ func (e *Engine) follow() {
 		}
 		s.seat = seat
 	}
-	if before.Height != e.state.Height {
+	found := e.entries.second == nil && e.findSecond()
+	if before.Height != e.state.Height || found {
 		for _, s := range e.sessions {
 			e.sayHead(s)
 		}

@@ -7,6 +7,7 @@ import (
 
 	"kogge.example/agent/gossip/wire"
 	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger"
 )
 
 // library does what waits for the disk, one thing after the other.
@@ -38,7 +39,7 @@ func (e *Engine) lend(s *session, not wire.Lack, job func()) {
 		s.say(not)
 		e.demerit(s)
 		return
-	case not.Height < 1 || not.Height > e.state.Height || !e.room(s, lookSize):
+	case not.Height < 1 || not.Height > max(e.state.Height, s.toldHead.Height) || !e.room(s, lookSize):
 		s.say(not)
 		return
 	}
@@ -50,7 +51,7 @@ func (e *Engine) lend(s *session, not wire.Lack, job func()) {
 	}
 }
 
-// cachedEntry is the entry that was asked for last, as it is sent.
+// cachedEntry is an entry as it is sent: the one that was asked for last, or a second one.
 type cachedEntry struct {
 	height int64
 	parts  [wire.Parts][]byte
@@ -68,17 +69,30 @@ func (e *Engine) read(height int64) (c *cachedEntry, cost int) {
 	if err != nil {
 		return nil, 0
 	}
-	*c = cachedEntry{height: height, parts: [wire.Parts][]byte{one.Record, one.Value, one.Certificate}}
+	*c = asSent(height, one)
+	return c, len(c.all)
+}
+
+func asSent(height int64, one ledger.Entry) cachedEntry {
+	c := cachedEntry{height: height, parts: [wire.Parts][]byte{one.Record, one.Value, one.Certificate}}
 	c.all = slices.Concat(c.parts[:]...)
 	for some := range slices.Chunk(c.all, wire.PieceSize) {
 		c.sums = append(c.sums, document.HashOf(some))
 	}
-	return c, len(c.all)
+	return c
+}
+
+// either is an entry of the ledger, or the second one where that is to be given.
+func (e *Engine) either(height int64, second *second) (c *cachedEntry, cost int) {
+	if second != nil {
+		return &second.entry, 0
+	}
+	return e.read(height)
 }
 
 // giveEntry answers with an entry, or with what its pieces are if it is not small.
-func (e *Engine) giveEntry(s *session, not wire.Lack) {
-	c, cost := e.read(not.Height)
+func (e *Engine) giveEntry(s *session, second *second, not wire.Lack) {
+	c, cost := e.either(not.Height, second)
 	switch {
 	case c == nil:
 		e.answer(s, cost, nil, not)
@@ -94,8 +108,8 @@ func (e *Engine) giveEntry(s *session, not wire.Lack) {
 }
 
 // givePiece answers with a piece, if it is the one that is meant.
-func (e *Engine) givePiece(s *session, index int, not wire.Lack) {
-	c, cost := e.read(not.Height)
+func (e *Engine) givePiece(s *session, second *second, index int, not wire.Lack) {
+	c, cost := e.either(not.Height, second)
 	if c == nil || index >= len(c.sums) || c.sums[index] != not.Sum {
 		e.answer(s, cost, nil, not)
 		return

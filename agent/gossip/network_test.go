@@ -92,6 +92,7 @@ func (l still) Record(height int64) (record document.Hash, err error) {
 }
 func (l still) Entry(int64) (ledger.Entry, error) { return ledger.Entry{}, ledger.ErrHeight }
 func (l still) Take(int64, ledger.Entry) error    { return ledger.ErrHeight }
+func (l still) Second() (int64, ledger.Entry)     { return 0, ledger.Entry{} }
 
 // large is the state of a founded fleet of any size: every seat votes up to a hundred of them,
 // and ten share a domain. Its id is always the same, by which nodes choose their peers.

@@ -44,7 +44,10 @@ type session struct {
 
 	ledger   wire.Head         // how far the peer's ledger is
 	toldHead wire.Head         // how far this node's is, as it was told
+	toldAt   time.Time         // when
 	told     bool              // whether it was
+	first    bool              // of two histories: it has shown this node's
+	second   bool              // it has shown the other one
 	owes     int               // answers about entries
 	rests    time.Time         // it sends no objects before
 	waiting  map[shelf.ID]bool // what it can be asked for once it has answered other things

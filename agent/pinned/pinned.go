@@ -35,9 +35,16 @@ type Ledger struct {
 	log     *ledger.Log
 	head    head  // of the files, as far as it is known
 	problem error // why nothing is believed, or taken but what is missing; nil: all is well
+	second  second
 	before  func(ledger.State) error
 
-	now atomic.Pointer[view] // of log and problem: nobody who asks waits for the disk
+	now atomic.Pointer[view] // of log, problem and second: nobody who asks waits for the disk
+}
+
+// second is the entry with which a second history begins. Its height is zero where there is none.
+type second struct {
+	height int64
+	entry  ledger.Entry
 }
 
 // view is what a ledger says at a moment.
@@ -45,10 +52,11 @@ type view struct {
 	state   ledger.State
 	log     *ledger.Log // that does not grow
 	problem error
+	second  second
 }
 
 // show makes what is known now what others see. The caller holds mu.
-func (l *Ledger) show() { l.now.Store(&view{l.log.State(), l.log.Clone(), l.problem}) }
+func (l *Ledger) show() { l.now.Store(&view{l.log.State(), l.log.Clone(), l.problem, l.second}) }
 
 // files is the ledger's folder. The tests have one that loses power.
 type files interface {
@@ -150,10 +158,25 @@ func (l *Ledger) forked() error {
 	}
 	for _, name := range names {
 		if height, ok := strings.CutSuffix(name, forkSuffix); ok {
+			l.second = l.readSecond(height)
 			return fmt.Errorf("%w: %s: files %s and %s of the ledger's folder have both", ErrFork, height, height, name)
 		}
 	}
 	return nil
+}
+
+// readSecond is the entry of a second history at a height. One that cannot be read stops the node
+// all the same: that it is there says so.
+func (l *Ledger) readSecond(name string) second {
+	height, err := strconv.ParseInt(name, 10, 64)
+	if err != nil {
+		return second{}
+	}
+	e, err := l.readFile(name+forkSuffix, height)
+	if err != nil {
+		return second{}
+	}
+	return second{height, e}
 }
 
 // highest is the highest height of which there is a file.
@@ -170,7 +193,11 @@ func (l *Ledger) highest() (highest int64) {
 func fileName(height int64) string { return strconv.FormatInt(height, 10) }
 
 func (l *Ledger) read(height int64) (ledger.Entry, error) {
-	raw, err := l.files.Read(fileName(height))
+	return l.readFile(fileName(height), height)
+}
+
+func (l *Ledger) readFile(name string, height int64) (ledger.Entry, error) {
+	raw, err := l.files.Read(name)
 	if err != nil {
 		return ledger.Entry{}, err
 	}
@@ -201,6 +228,13 @@ func (l *Ledger) State() ledger.State { return l.now.Load().state }
 // ends before it did, [ErrFork], or [document.ErrNewer] where a later release has taken what
 // this one does not understand. nil: all is well.
 func (l *Ledger) Problem() error { return l.now.Load().problem }
+
+// Second is the entry with which a second history begins, and its height, where the problem is
+// [ErrFork]: others who know one history alone can be shown it. The height is 0 where there is none.
+func (l *Ledger) Second() (height int64, e ledger.Entry) {
+	s := l.now.Load().second
+	return s.height, s.entry
+}
 
 // Known is what the fleet makes of a caller whose certificate is in order, by
 // [ledger.State.Known]. Where the ledger has begun and nothing of it can be read, of all
@@ -319,7 +353,7 @@ func (l *Ledger) replaces(height int64, s ledger.State) error {
 // fork keeps the entry of a second history, and stops. Once it has returned, the node stays
 // stopped; at a cut before that the entry is forgotten.
 func (l *Ledger) fork(height int64, e ledger.Entry, why error) error {
-	l.problem = why
+	l.problem, l.second = why, second{height, e}
 	if err := l.files.Replace(fileName(height)+forkSuffix, format(height, e)); err != nil {
 		return errors.Join(why, err)
 	}

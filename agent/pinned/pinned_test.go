@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"testing"
 
@@ -183,6 +184,9 @@ func TestFork(t *testing.T) {
 	for name, l := range map[string]*Ledger{"now": l, "after a reboot": open(onDisk(d.AfterCut(0), 1000), f.Genesis)} {
 		if err := l.Problem(); !errors.Is(err, ErrFork) {
 			t.Errorf("%s: %v", name, err)
+		}
+		if height, e := l.Second(); height != 1 || !reflect.DeepEqual(e, other) {
+			t.Errorf("%s: the second history at height %d is not the one that came", name, height)
 		}
 		for height, e := range map[int64]ledger.Entry{1: f.Entries[0], 2: f.Entries[1]} {
 			if err := l.Take(height, e); !errors.Is(err, ErrFork) {
