@@ -25,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	"kogge.example/agent/bucket"
 	"kogge.example/agent/etcd/store"
 	"kogge.example/agent/gateway/wire"
 	"kogge.example/update/fleet/board"
@@ -130,7 +131,7 @@ type Gateway struct {
 	judged  judging                // when what lies in etcd was judged last
 	begun   judging                // when it was begun to be told anew
 	gone    map[string]int64       // revisions at which keys went while some are read; nil: none are
-	strange bucket                 // entries that the ledger does not have
+	strange bucket.Bucket          // entries that the ledger does not have
 	mended  map[string]time.Time   // entries of the ledger that were written anew
 	stats   Stats
 
@@ -158,7 +159,7 @@ func New(c Config) *Gateway {
 		byID: make(map[document.Hash]*client), guests: make(map[signed.Key]*guest), left: make(map[document.Hash]time.Time),
 		mended: make(map[string]time.Time), wake: make(chan struct{}, 1), leased: make(chan struct{}, 1), reads: make(chan struct{}, maxReads), lists: make(chan struct{}, maxLists),
 	}
-	g.strange = bucket{rate: 1. / 60, most: maxStrange}
+	g.strange = bucket.Bucket{Rate: 1. / 60, Most: maxStrange}
 	g.stats.Refused, g.stats.Ignored, g.stats.Dropped = make(map[string]uint64), make(map[string]uint64), make(map[string]uint64)
 	for _, t := range board.Topics() {
 		g.queues[t] = &queue{}

@@ -3,7 +3,6 @@ package gateway
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 )
@@ -47,27 +46,4 @@ func TestQueue(t *testing.T) {
 			t.Fatal("one who asks anew is told so again")
 		}
 	})
-}
-
-// TestBucket gives what it holds, and then no more than comes back.
-func TestBucket(t *testing.T) {
-	now := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
-	b := bucket{rate: 0.5, most: 3}
-	for range 3 {
-		if wait := b.take(now); wait != 0 {
-			t.Fatal(wait)
-		}
-	}
-	if wait := b.take(now); wait != 2*time.Second {
-		t.Error(wait)
-	}
-	if wait := b.take(now.Add(-time.Hour)); wait != 2*time.Second {
-		t.Errorf("a clock that goes back: %s", wait)
-	}
-	if wait := b.take(now.Add(2 * time.Second)); wait != 0 {
-		t.Error(wait)
-	}
-	if wait := b.take(now.Add(time.Hour)); wait != 0 || b.spent != 1 {
-		t.Error(wait, b.spent)
-	}
 }

@@ -117,7 +117,7 @@ func (g *Gateway) enter(s Session) (*client, wire.Refuse) {
 		g.guests[key] = own
 	}
 	own.seen = now
-	if wait := own.visits.take(now); wait > 0 { // another machine may have its key, and they take turns
+	if wait := own.visits.One(now); wait > 0 { // another machine may have its key, and they take turns
 		return refuse(wire.Busy, wait)
 	}
 	if before := g.clients[key]; before != nil {
@@ -177,7 +177,7 @@ func (g *Gateway) hear(c *client, raw []byte) error {
 	now := time.Now()
 	g.mu.Lock()
 	c.heard = now
-	flood := c.guest.frames.take(now) > 0
+	flood := c.guest.frames.One(now) > 0
 	if flood || err != nil {
 		c.guest.away = now.Add(banned)
 		g.end(c, map[bool]string{true: "flood", false: "malformed"}[flood])
@@ -217,7 +217,7 @@ func (g *Gateway) hearPut(c *client, f wire.Put) error {
 		g.stats.Puts++
 	} else {
 		g.stats.Refused[done.Why.String()]++
-		if flood = c.guest.refusals.take(now) > 0; flood {
+		if flood = c.guest.refusals.One(now) > 0; flood {
 			c.guest.away = now.Add(banned)
 			g.end(c, "flood")
 		}
@@ -237,7 +237,7 @@ func (g *Gateway) hearPut(c *client, f wire.Put) error {
 func (g *Gateway) hearFollow(c *client, f wire.Follow) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if now := time.Now(); c.listing || now.Before(c.guest.slow) || c.guest.lists.take(now) > 0 || g.closing() {
+	if now := time.Now(); c.listing || now.Before(c.guest.slow) || c.guest.lists.One(now) > 0 || g.closing() {
 		g.unlisted(c, f.Topic)
 		return nil
 	}

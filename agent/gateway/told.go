@@ -237,7 +237,7 @@ func (g *Gateway) readEntry(height int64, raw []byte) (why string) {
 func (g *Gateway) mayJudge() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.strange.take(time.Now()) == 0
+	return g.strange.One(time.Now()) == 0
 }
 
 // judgedWell takes note that what the ledger was asked about counts: of those there are no more than
@@ -245,7 +245,7 @@ func (g *Gateway) mayJudge() bool {
 func (g *Gateway) judgedWell() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.strange.spent--
+	g.strange.Refund()
 }
 
 // note takes note of what lies under a key, and says whether that is news to those who follow.

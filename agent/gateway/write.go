@@ -61,7 +61,7 @@ func (g *Gateway) putOf(c *client, raw []byte) (why wire.Why, wait time.Duration
 		return wire.NotOwn, 0
 	}
 	g.mu.Lock()
-	wait = c.guest.puts.take(time.Now())
+	wait = c.guest.puts.One(time.Now())
 	g.mu.Unlock()
 	if wait > 0 { // before it is passed on to anybody
 		return wire.Busy, wait

@@ -187,7 +187,7 @@ func begin(height int64) *fetch {
 // fewest comes first, then whom this node has chosen itself, then who was asked the longest ago.
 func (e *Engine) giver(height int64, passed map[signed.Key]bool, now time.Time) (best *session) {
 	for _, s := range e.sessions {
-		if s.ledger.Height < height || passed[s.key] || s.owes >= maxOwed || e.peer(s.key).pulled.wait(1, now) > 0 {
+		if s.ledger.Height < height || passed[s.key] || s.owes >= maxOwed || e.peer(s.key).pulled.Wait(1, now) > 0 {
 			continue
 		}
 		if best == nil || e.before(s, best) {

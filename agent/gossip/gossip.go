@@ -27,6 +27,8 @@ import (
 	"sync"
 	"time"
 
+	"kogge.example/agent/bucket"
+	"kogge.example/agent/gossip/choice"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
@@ -129,15 +131,15 @@ type Engine struct {
 	peers     map[signed.Key]*peer
 	dialling  map[signed.Key]bool
 	wants     map[shelf.ID]*wish
-	origins   map[shelf.ID]*bucket
+	origins   map[shelf.ID]*bucket.Bucket
 	entries   entries
 
 	voters, rest []roster.Seat // to whom sessions are opened, by preference
 	turn         int
 	rotateAt     time.Time
-	newsAt       time.Time // when news are told; zero: there are none
-	served       bucket    // bytes for all peers
-	queued       int64     // bytes that wait to be sent to all peers, after the last turn
+	newsAt       time.Time     // when news are told; zero: there are none
+	served       bucket.Bucket // bytes for all peers
+	queued       int64         // bytes that wait to be sent to all peers, after the last turn
 	timer        *time.Timer
 	due          time.Time // of the timer
 	stepped      time.Time // the last time
@@ -159,7 +161,7 @@ func New(c Config) *Engine {
 	e := &Engine{
 		config: c, calls: make(chan func()), over: make(chan struct{}), takes: make(chan func(), 2), reads: make(chan func(), 64),
 		state: c.Ledger.State(), sessions: make(map[signed.Key]*session),
-		peers: make(map[signed.Key]*peer), dialling: make(map[signed.Key]bool), wants: make(map[shelf.ID]*wish), origins: make(map[shelf.ID]*bucket),
+		peers: make(map[signed.Key]*peer), dialling: make(map[signed.Key]bool), wants: make(map[shelf.ID]*wish), origins: make(map[shelf.ID]*bucket.Bucket),
 	}
 	e.shelf = shelf.New(e.state.Fleet(), c.Kinds)
 	e.shelf.May = func(k notice.Kind, object signed.Envelope) bool { return k.May(e.trusted(), object) }
@@ -402,7 +404,7 @@ func (e *Engine) follow() {
 		for _, object := range rose {
 			e.took(object, shelf.Taken, nil)
 		}
-		e.voters, e.rest = order(e.state.Roster, e.state.Fleet(), e.config.Self, e.config.random)
+		e.voters, e.rest = choice.Order(e.state.Roster, e.state.Fleet(), e.config.Self, e.config.random)
 		for id := range e.wants {
 			if !e.shelf.Lacks(shelf.Item{ID: id, Number: notice.MaxNumber}) {
 				delete(e.wants, id)
@@ -419,7 +421,7 @@ func (e *Engine) follow() {
 			}
 		}
 		hourly := e.hourly()
-		e.served.rate, e.served.most = float64(hourly)/3600, float64(hourly)/4
+		e.served.Rate, e.served.Most = float64(hourly)/3600, float64(hourly)/4
 	}
 	for key, s := range e.sessions {
 		seat, listed := e.state.Roster.ByKey(key)

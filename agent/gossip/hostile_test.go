@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"kogge.example/agent/gossip/choice"
 	"kogge.example/agent/gossip/wire"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
@@ -361,11 +362,11 @@ func TestSurrounded(t *testing.T) {
 			me := n.nodes[11]
 			me.behind = true
 			me.config = func(c *Config) { c.random = 1 }
-			voters, rest := order(state.Roster, state.Fleet(), me.key, 1)
+			voters, rest := choice.Order(state.Roster, state.Fleet(), me.key, 1)
 			ctx, stop := context.WithCancel(context.Background())
 			n.stop = stop
 			var honest []*node
-			chosen := targets(voters, rest, 0, func(roster.Seat) bool { return true })
+			chosen := choice.Targets(voters, rest, 0, func(roster.Seat) bool { return true })
 			for _, one := range n.nodes {
 				if slices.ContainsFunc(chosen, func(s roster.Seat) bool { return s.Key == one.key }) {
 					(&puppet{node: one, heard: censored}).play(ctx)

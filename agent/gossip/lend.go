@@ -127,7 +127,7 @@ func (e *Engine) answer(s *session, cost int, f wire.Frame, not wire.Lack) {
 	}
 	e.post(func() {
 		s.reading--
-		e.peer(s.key).served.owe(max(lookSize, cost-len(raw)), time.Now())
+		e.peer(s.key).served.Owe(max(lookSize, cost-len(raw)), time.Now())
 		switch {
 		case s.closed:
 		case len(raw) > 0 && e.serve(s, len(raw)):

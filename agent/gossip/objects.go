@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"kogge.example/agent/bucket"
 	"kogge.example/agent/gossip/wire"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/shelf"
@@ -35,7 +36,7 @@ const (
 // took notes an object that is news here, and will be to others.
 func (e *Engine) took(object signed.Envelope, v shelf.Verdict, from *session) {
 	id, now := e.shelf.Place(object), time.Now()
-	e.origin(id).owe(1, now)
+	e.origin(id).Owe(1, now)
 	if s := e.sessions[object.By]; s != nil && object.Kind == notice.TLSKeyKind && e.outdated(s.conn) {
 		e.drop(s, reasonRefused) // the seat has another key by now: who has this one may not be its node
 	}
@@ -71,10 +72,10 @@ func (e *Engine) took(object signed.Envelope, v shelf.Verdict, from *session) {
 	}
 }
 
-func (e *Engine) origin(id shelf.ID) *bucket {
+func (e *Engine) origin(id shelf.ID) *bucket.Bucket {
 	b := e.origins[id]
 	if b == nil {
-		b = &bucket{rate: 1 / perSeat.Seconds(), most: burst}
+		b = &bucket.Bucket{Rate: 1 / perSeat.Seconds(), Most: burst}
 		e.origins[id] = b
 	}
 	return b
@@ -131,14 +132,14 @@ func (e *Engine) hearTold(s *session, f wire.Tell) {
 // wish notes that an object is lacking that a peer has. Who has often said for nothing that a
 // seat has said two things, or that an operator has said something else, is heard of that less often.
 func (e *Engine) wish(id shelf.ID, number uint64, s *session, now time.Time) {
-	if own, ok := e.shelf.Item(id); ok && own.Number >= number && e.peer(s.key).vain.wait(1, now) > 0 {
+	if own, ok := e.shelf.Item(id); ok && own.Number >= number && e.peer(s.key).vain.Wait(1, now) > 0 {
 		return
 	}
 	w := e.wants[id]
 	if w == nil {
 		w = &wish{}
 		e.wants[id] = w
-		if wait := e.origin(id).wait(1, now); wait > 0 {
+		if wait := e.origin(id).Wait(1, now); wait > 0 {
 			e.stats.TooOften++
 			w.limit = now.Add(wait)
 		}
@@ -180,7 +181,7 @@ func (e *Engine) ask(id shelf.ID, w *wish, now time.Time) {
 	for i, one := range w.sources {
 		_, asked := one.s.asked[id]
 		switch {
-		case one.s.closed || asked || now.Before(one.s.rests) || e.peer(one.s.key).pulled.wait(1, now) > 0:
+		case one.s.closed || asked || now.Before(one.s.rests) || e.peer(one.s.key).pulled.Wait(1, now) > 0:
 		case len(one.s.asked) >= maxAsked:
 			one.s.waiting[id] = true
 		case best < 0 || e.rather(one, w.sources[best]):
@@ -368,16 +369,16 @@ func (e *Engine) gave(s *session, id shelf.ID) {
 // what was sent to it before does not lie here for long.
 func (e *Engine) room(s *session, size int) bool {
 	more := int64(s.pending + size)
-	return s.queued.Load()+more <= maxQueueBytes/2 && e.queued+more <= maxAllQueued/2 && e.peer(s.key).served.wait(size, time.Now()) == 0
+	return s.queued.Load()+more <= maxQueueBytes/2 && e.queued+more <= maxAllQueued/2 && e.peer(s.key).served.Wait(size, time.Now()) == 0
 }
 
 // serve says whether a peer is sent so many bytes more, and counts them.
 func (e *Engine) serve(s *session, size int) bool {
 	now := time.Now()
-	if !e.room(s, size) || !e.served.take(size, now) {
+	if !e.room(s, size) || !e.served.Take(size, now) {
 		return false
 	}
-	e.peer(s.key).served.owe(size, now)
+	e.peer(s.key).served.Owe(size, now)
 	return true
 }
 
@@ -422,7 +423,7 @@ func (e *Engine) hearObjects(s *session, f wire.Objects) {
 		s.refused[id] = wire.ToldOf(e.shelf.ItemOf(id, f)) // what counts here of it is here
 	}
 	if !news {
-		e.peer(s.key).vain.owe(1, time.Now()) // or it would be asked without end
+		e.peer(s.key).vain.Owe(1, time.Now()) // or it would be asked without end
 	}
 	if s.asked[id].late { // it was slow, and no more than that
 		e.merit(s)
@@ -498,7 +499,7 @@ func (e *Engine) hearDigest(s *session, f wire.Digest) {
 	for _, f := range answer {
 		size += len(wire.Encode(f))
 	}
-	e.peer(s.key).unasked.owe(size, time.Now()) // who makes others talk is as loud as who talks
+	e.peer(s.key).unasked.Owe(size, time.Now()) // who makes others talk is as loud as who talks
 	if !e.serve(s, size) {
 		answer = nil
 		if f[0].Depth == 0 {
@@ -519,7 +520,7 @@ func (e *Engine) hearList(s *session, l shelf.List) {
 		e.wish(item.ID, item.Number, s, now)
 	}
 	size := toldSize * len(ahead)
-	e.peer(s.key).unasked.owe(size, now)
+	e.peer(s.key).unasked.Owe(size, now)
 	if !e.serve(s, size) {
 		ahead = nil
 	}

@@ -51,11 +51,11 @@ func (e *Engine) askPapers(s *session) {
 	if s.papers[1] = p.Sum(); s.papers[0] == s.papers[1] || s.papers == s.lent && now.Sub(s.lentAt) < quietDigest {
 		return
 	}
-	if wait := max(e.peer(s.key).pulled.wait(1, now), e.peer(s.key).papers.wait(1, now)); wait > 0 {
+	if wait := max(e.peer(s.key).pulled.Wait(1, now), e.peer(s.key).papers.Wait(1, now)); wait > 0 {
 		e.at(now.Add(wait))
 		return
 	}
-	e.peer(s.key).papers.owe(1, now)
+	e.peer(s.key).papers.Owe(1, now)
 	s.lends++
 	s.lent, s.lentAt = s.papers, now
 	s.say(wire.WantPapers(p.IDs()))
@@ -72,7 +72,7 @@ func (e *Engine) hearPapers(s *session, f wire.Frame) {
 		if p == nil || !e.room(s, lookSize) {
 			return
 		}
-		e.peer(s.key).served.owe(lookSize, time.Now()) // a look costs, whatever comes of it
+		e.peer(s.key).served.Owe(lookSize, time.Now()) // a look costs, whatever comes of it
 		if answer := wire.Papers(p.Lacking(f, maxPapers)); len(answer) > 0 && e.serve(s, len(wire.Encode(answer))) {
 			s.say(answer)
 		}

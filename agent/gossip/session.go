@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"kogge.example/agent/gossip/choice"
 	"kogge.example/agent/gossip/wire"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/roster"
@@ -161,11 +162,11 @@ func (e *Engine) opened(conn Session, dialled bool) {
 		interval: openDigest, since: now, heard: now, digestAt: now,
 	}
 	p := e.peer(key)
-	p.unasked.rate, p.unasked.most = unaskedRate, float64(unaskedBurst+unaskedPlace*len(e.state.Roster.Seats)*len(e.config.Kinds))
-	p.served.rate, p.served.most = e.served.rate/4, e.served.most/4
-	p.pulled.rate, p.pulled.most = p.served.rate, p.served.most
-	p.vain.rate, p.vain.most = 1/perSeat.Seconds(), burst
-	p.papers.rate, p.papers.most = 1/paperRate.Seconds(), burst
+	p.unasked.Rate, p.unasked.Most = unaskedRate, float64(unaskedBurst+unaskedPlace*len(e.state.Roster.Seats)*len(e.config.Kinds))
+	p.served.Rate, p.served.Most = e.served.Rate/4, e.served.Most/4
+	p.pulled.Rate, p.pulled.Most = p.served.Rate, p.served.Most
+	p.vain.Rate, p.vain.Most = 1/perSeat.Seconds(), burst
+	p.papers.Rate, p.papers.Most = 1/paperRate.Seconds(), burst
 	e.sessions[key] = s
 	e.running.Go(func() { s.send() })
 	e.running.Go(func() { e.receive(s) })
@@ -307,11 +308,11 @@ func (e *Engine) heard(s *session, raw []byte) {
 	}
 	switch asked, answer := e.asked(s, f); {
 	case asked:
-		e.peer(s.key).pulled.owe(len(raw), now)
+		e.peer(s.key).pulled.Owe(len(raw), now)
 	case answer:
 		e.blame(s, faultUnasked)
 		return
-	case !e.peer(s.key).unasked.take(20+len(raw), now):
+	case !e.peer(s.key).unasked.Take(20+len(raw), now):
 		e.blame(s, faultFlood)
 		return
 	}
@@ -523,9 +524,9 @@ func (e *Engine) tendPeers(ctx context.Context, now time.Time) (next time.Time) 
 			return true
 		}
 	}
-	chosen := targets(e.voters, e.rest, e.turn, usable(false))
-	if len(chosen) < outbound { // then also those that were sent away and are back
-		chosen = targets(e.voters, e.rest, e.turn, usable(true))
+	chosen := choice.Targets(e.voters, e.rest, e.turn, usable(false))
+	if len(chosen) < choice.Outbound { // then also those that were sent away and are back
+		chosen = choice.Targets(e.voters, e.rest, e.turn, usable(true))
 	}
 	wanted, missing := make(map[signed.Key]bool), 0
 	for _, seat := range chosen {
@@ -534,7 +535,7 @@ func (e *Engine) tendPeers(ctx context.Context, now time.Time) (next time.Time) 
 			continue
 		}
 		missing++
-		if !e.dialling[seat.Key] && len(e.dialling) < outbound {
+		if !e.dialling[seat.Key] && len(e.dialling) < choice.Outbound {
 			e.dial(ctx, seat)
 		}
 	}

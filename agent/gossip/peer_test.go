@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"kogge.example/agent/gossip/choice"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/roster"
@@ -35,9 +36,9 @@ func TestTargets(t *testing.T) {
 		}
 		for turn := range c.turns {
 			for _, self := range []int{1, c.count} {
-				voters, rest := order(s.Roster, document.HashOf([]byte("fleet")), s.Roster.Seats[self-1].Key, 1)
+				voters, rest := choice.Order(s.Roster, document.HashOf([]byte("fleet")), s.Roster.Seats[self-1].Key, 1)
 				fmt.Fprintf(&out, "    turn %d, n%d:", turn, self)
-				for _, seat := range targets(voters, rest, turn, func(seat roster.Seat) bool { return !slices.Contains(c.gone, seat.Number) }) {
+				for _, seat := range choice.Targets(voters, rest, turn, func(seat roster.Seat) bool { return !slices.Contains(c.gone, seat.Number) }) {
 					fmt.Fprintf(&out, " %s (%s)", seat.Name, seat.Domain)
 				}
 				fmt.Fprintln(&out)
@@ -52,8 +53,8 @@ func TestTargetsSpread(t *testing.T) {
 	s := large(t, 300)
 	chosen := make(map[int]int)
 	for _, seat := range s.Roster.Seats {
-		voters, rest := order(s.Roster, s.Fleet(), seat.Key, 1)
-		for _, target := range targets(voters, rest, 0, func(roster.Seat) bool { return true }) {
+		voters, rest := choice.Order(s.Roster, s.Fleet(), seat.Key, 1)
+		for _, target := range choice.Targets(voters, rest, 0, func(roster.Seat) bool { return true }) {
 			chosen[target.Number]++
 		}
 	}
@@ -74,7 +75,7 @@ func TestTargetsRuns(t *testing.T) {
 	s := large(t, 50)
 	first := make(map[int]bool)
 	for run := range uint64(200) {
-		voters, _ := order(s.Roster, s.Fleet(), s.Roster.Seats[0].Key, run)
+		voters, _ := choice.Order(s.Roster, s.Fleet(), s.Roster.Seats[0].Key, run)
 		first[voters[0].Number] = true
 	}
 	if len(first) < 40 {
@@ -121,29 +122,5 @@ func TestPeer(t *testing.T) {
 	p.sendAway(now.Add(50 * forgiven))
 	if got := p.away.Sub(now.Add(50 * forgiven)); got != firstAway {
 		t.Errorf("a fault after long: %s", got)
-	}
-}
-
-// TestBucket spends, owes and waits.
-func TestBucket(t *testing.T) {
-	now := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
-	b := bucket{rate: 10, most: 100}
-	if !b.take(100, now) || b.take(1, now) || b.wait(1, now) != 100*time.Millisecond {
-		t.Errorf("%+v", b)
-	}
-	if now = now.Add(time.Second); !b.take(10, now) || b.take(1, now) {
-		t.Errorf("after a second: %+v", b)
-	}
-	if b.owe(50, now); b.wait(1, now) != 5100*time.Millisecond || b.wait(1000, now) != 15*time.Second {
-		t.Errorf("owing: %s, %s", b.wait(1, now), b.wait(1000, now))
-	}
-	if b.owe(1<<40, now); b.wait(1, now) != 10*time.Second+100*time.Millisecond {
-		t.Errorf("owing without end: %s", b.wait(1, now))
-	}
-	if b.take(1, now.Add(-time.Hour)) || !b.take(100, now.Add(time.Hour)) {
-		t.Errorf("the clock goes: %+v", b)
-	}
-	if new(bucket).take(1, now) {
-		t.Error("an empty bucket gives")
 	}
 }
