@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"kogge.example/update/fleet/ballot"
+	"kogge.example/update/fleet/journal"
 )
 
 // Answer answers a question. Who abstains answers, too.
@@ -63,7 +64,7 @@ func (m *machine) answered() {
 // they may say that it is more.
 func (m *machine) abstain(height int64) {
 	m.Abstain = max(m.Abstain, height)
-	m.do(Persist{Record{Abstain: m.Abstain, Behind: m.Behind}})
+	m.do(Persist{journal.Record{Abstain: m.Abstain, Behind: m.Behind}})
 }
 
 // mine looks at an own ballot that somebody has: the journal has it, or it is of a height about

@@ -1,4 +1,10 @@
-package vote
+// Package journal is the format in which a seat of a fleet notes what it has signed, before anybody
+// hears of it: on its disk, outside of the slots. It keeps the seat from ever voting twice, whatever
+// boots.
+//
+// In come records, or the bytes of a journal; out go bytes, or what they say. The package opens
+// nothing: the file is agent/journal's. What is signed, and when, is update/fleet/vote's.
+package journal
 
 import (
 	"bytes"
@@ -37,7 +43,7 @@ const maxRecord = 256 << 10
 // the other fields.
 type Record struct {
 	Version int           `json:"version"` // of this document: 1
-	Journal *Journal      `json:"journal,omitempty"`
+	Title   *Title        `json:"title,omitempty"`
 	Ballot  *ballot.Words `json:"ballot,omitempty"` // the key makes its signature again
 	Lock    *Lock         `json:"lock,omitempty"`
 	Head    *Head         `json:"head,omitempty"`
@@ -46,8 +52,8 @@ type Record struct {
 	Note    *Note         `json:"note,omitempty"`
 }
 
-// Journal is the first record: whose ballots these are.
-type Journal struct {
+// Title is the first record: whose ballots these are.
+type Title struct {
 	ID    roster.ID     `json:"id"`
 	Fleet document.Hash `json:"fleet"`
 	Key   signed.Key    `json:"key"`
@@ -73,7 +79,8 @@ type Note struct {
 	Body []byte `json:"body"`
 }
 
-func lockOn(p *ballot.Ballot, prevotes []*ballot.Ballot) *Lock {
+// LockOn is the lock on a proposal for whose value q seats have cast prevotes.
+func LockOn(p *ballot.Ballot, prevotes []*ballot.Ballot) *Lock {
 	l := &Lock{Proposal: *p}
 	for _, b := range prevotes {
 		l.Prevotes = append(l.Prevotes, signed.Signature{By: b.Seat, Signature: b.Signature})
@@ -81,8 +88,8 @@ func lockOn(p *ballot.Ballot, prevotes []*ballot.Ballot) *Lock {
 	return l
 }
 
-// ballots are the prevotes of a lock.
-func (l *Lock) ballots() (all []*ballot.Ballot) {
+// Ballots are the prevotes of a lock.
+func (l *Lock) Ballots() (all []*ballot.Ballot) {
 	w := l.Proposal.Words
 	w.Kind, w.ValidRound = ballot.Prevote, ballot.Fresh
 	for _, s := range l.Prevotes {
@@ -93,7 +100,7 @@ func (l *Lock) ballots() (all []*ballot.Ballot) {
 
 // Memory is what a journal says.
 type Memory struct {
-	Journal Journal
+	Title   Title
 	Own     []ballot.Words // signed by this seat above Head, in their order
 	Lock    *Lock
 	Head    Head
@@ -110,7 +117,7 @@ type Memory struct {
 var ErrJournal = errors.New("not a vote journal")
 
 // Begun is the bytes of a journal in which nothing is signed.
-func Begun(j Journal) []byte { return Memory{Journal: j}.Compact() }
+func Begun(t Title) []byte { return Memory{Title: t}.Compact() }
 
 // Append is a record as it is appended to a journal, under the number that [Memory.Next] says.
 func Append(number int64, r Record) []byte {
@@ -175,7 +182,7 @@ func Replay(raw []byte) (Memory, error) {
 		n := len(heading(number, body)) + len(body)
 		rest, m.Next, m.Size = rest[n:], m.Next+1, m.Size+int64(n)
 	}
-	if m.Journal.Key == "" {
+	if m.Title.Key == "" {
 		return m, fmt.Errorf("%w: its first record is damaged", ErrJournal)
 	}
 	return m, nil
@@ -207,8 +214,8 @@ func (r Record) check() error {
 
 // With is the memory with a record more.
 func (m Memory) With(r Record) Memory {
-	if r.Journal != nil {
-		m.Journal = *r.Journal
+	if r.Title != nil {
+		m.Title = *r.Title
 	}
 	if r.Ballot != nil {
 		m.Own = append(slices.Clip(m.Own), *r.Ballot)
@@ -237,7 +244,7 @@ func (m Memory) With(r Record) Memory {
 // Compact is a journal that says the same in fewer bytes, in the place of the one that was
 // replayed. [Replay] of it gives its Next and Size.
 func (m Memory) Compact() []byte {
-	records := []Record{{Journal: &m.Journal}}
+	records := []Record{{Title: &m.Title}}
 	if m.Head != (Head{}) {
 		records = append(records, Record{Head: &m.Head})
 	}
@@ -262,16 +269,4 @@ func (m Memory) Compact() []byte {
 		raw = append(raw, Append(int64(i+1), r)...)
 	}
 	return raw
-}
-
-// New is a seat that goes on where its journal ends. It takes a step when [Begin] has told it
-// the height, and q voters have answered it.
-func New(self int, m Memory) (State, []Effect) {
-	s := State{
-		Self: self, Own: m.Own, lock: m.Lock, Head: m.Head, Abstain: m.Abstain, Asking: true, Behind: m.Behind, Locked: none, Valid: none,
-	}
-	if m.Behind {
-		return s, []Effect{Lack{}}
-	}
-	return s, nil
 }

@@ -1,20 +1,42 @@
-package vote
+package journal
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
 
 	"kogge.example/update/fleet/ballot"
 	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
 	"kogge.example/update/golden"
 )
 
+// private are the keys of the seats, by number.
+func private(seat int) ed25519.PrivateKey { return ledgertest.Private(fmt.Sprintf("n%d", seat)) }
+
+// record is the hash of some record of a height.
+func record(height int64, what string) document.Hash {
+	return document.HashOf(fmt.Appendf(nil, "%s %d", what, height))
+}
+
+// second is the second height of a fleet of four.
+func second(t testing.TB) ballot.Height {
+	h := ballot.Height{Fleet: document.HashOf([]byte("fleet")), Number: 2, Record: record(1, "decided"), Tree: record(1, "tree"), Roster: record(4, "roster"), Quorum: 3, Liars: 1}
+	for i := 1; i <= 4; i++ {
+		h.Voters = append(h.Voters, roster.Seat{Number: i, Key: ledgertest.Must[signed.Key](t)(signed.KeyOf(private(i).Public().(ed25519.PublicKey)))})
+	}
+	return h
+}
+
 // written is a journal with a record of each kind, and where each record ends.
 func written(t testing.TB) (raw []byte, ends []int) {
-	h := height(t, 4, 2)
+	h := second(t)
 	value := record(2, "item")
 	proposal := ballot.Ballot{Words: h.Words(ballot.Proposal, 0, value, ballot.Fresh), Seat: 3}.Sign(private(3))
 	var prevotes []*ballot.Ballot
@@ -22,10 +44,10 @@ func written(t testing.TB) (raw []byte, ends []int) {
 		prevotes = append(prevotes, ballot.Ballot{Words: h.Words(ballot.Prevote, 0, value, ballot.Fresh), Seat: seat}.Sign(private(seat)))
 	}
 	prevote, precommit := h.Words(ballot.Prevote, 0, value, ballot.Fresh), h.Words(ballot.Precommit, 0, value, ballot.Fresh)
-	raw = Begun(Journal{Fleet: h.Fleet, Key: h.Voters[0].Key})
+	raw = Begun(Title{Fleet: h.Fleet, Key: h.Voters[0].Key})
 	ends = []int{len(raw)}
 	for i, r := range []Record{
-		{Head: &Head{1, h.Record}}, {Ballot: &prevote}, {Ballot: &precommit, Lock: lockOn(proposal, prevotes)},
+		{Head: &Head{1, h.Record}}, {Ballot: &prevote}, {Ballot: &precommit, Lock: LockOn(proposal, prevotes)},
 		{Note: &Note{"floor", []byte("7")}}, {Abstain: 4}, {Behind: true}, {Abstain: 6},
 	} {
 		raw = append(raw, Append(int64(i+2), r)...)
@@ -39,11 +61,11 @@ func TestJournal(t *testing.T) {
 	raw, _ := written(t)
 	golden.Compare(t, "journal-v1.txt", string(raw))
 	m, err := Replay(raw)
-	if err != nil || m.Damage != "" || m.Behind || m.Abstain != 6 || len(m.Own) != 2 || m.Lock == nil || len(m.Lock.ballots()) != 3 || string(m.Notes["floor"]) != "7" || m.Next != 9 {
+	if err != nil || m.Damage != "" || m.Behind || m.Abstain != 6 || len(m.Own) != 2 || m.Lock == nil || len(m.Lock.Ballots()) != 3 || string(m.Notes["floor"]) != "7" || m.Next != 9 {
 		t.Fatalf("%+v: %v", m, err)
 	}
-	for _, b := range m.Lock.ballots() {
-		if err := b.Verify(height(t, 4, 2).Voters[b.Seat-1].Key); err != nil {
+	for _, b := range m.Lock.Ballots() {
+		if err := b.Verify(second(t).Voters[b.Seat-1].Key); err != nil {
 			t.Error(err)
 		}
 	}
