@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -130,6 +131,157 @@ func TestJournalDamage(t *testing.T) {
 	}
 }
 
+// TestApart has empty lines between records, as a file keeps them in blocks of their own: they say
+// nothing, and a cut in them harms nothing.
+func TestApart(t *testing.T) {
+	raw, ends := written(t)
+	want, err := Replay(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var apart []byte
+	for i, end := range ends {
+		begin := 0
+		if i > 0 {
+			begin = ends[i-1]
+		}
+		apart = append(append(apart, raw[begin:end]...), bytes.Repeat([]byte("\n"), 100*i)...)
+	}
+	for size := len(apart); size > len(apart)-700; size-- {
+		m, err := Replay(apart[:size])
+		if m.Size = want.Size; err != nil || !reflect.DeepEqual(m, want) {
+			t.Fatalf("%d bytes less:\n%+v, not\n%+v: %v", len(apart)-size, m, want, err)
+		}
+	}
+}
+
+// again is a record of a body that a release other than this one writes.
+func again(number int64, body string) []byte {
+	return append(heading(number, []byte(body)), body...)
+}
+
+// TestLater has a later release write into the journal: a note that this one does not know stays, and
+// of anything else this one cannot tell what it means for its vote.
+func TestLater(t *testing.T) {
+	raw, _ := written(t)
+	m, err := Replay(append(raw, again(9, "{\n  \"version\": 1,\n  \"note\": {\n    \"name\": \"moon\",\n    \"body\": \"ZnVsbA==\"\n  }\n}\n")...))
+	if err != nil || string(m.Notes["moon"]) != "full" {
+		t.Errorf("a note: %+v, %v", m, err)
+	}
+	if m, err = Replay(m.Compact()); err != nil || string(m.Notes["moon"]) != "full" {
+		t.Errorf("a note in a journal that was compacted: %+v, %v", m, err)
+	}
+	for what, body := range map[string]string{
+		"a field": "{\n  \"version\": 1,\n  \"eclipse\": 4\n}\n", "a version": "{\n  \"version\": 2,\n  \"abstain\": 4\n}\n", "another spelling": "{\"version\":1}\n", "no JSON": "\x00",
+	} {
+		if m, err := Replay(append(bytes.Clone(raw), again(9, body)...)); !errors.Is(err, document.ErrNewer) {
+			t.Errorf("%s: %+v, %v", what, m, err)
+		}
+	}
+	if _, err := Replay(append(bytes.Clone(raw), Append(9, Record{Title: &Title{Key: second(t).Voters[1].Key}})...)); !errors.Is(err, ErrJournal) {
+		t.Errorf("a second title: %v", err)
+	}
+}
+
+// TestAppended refuses what could not be read again, and gives what Replay does.
+func TestAppended(t *testing.T) {
+	raw, ends := written(t)
+	m, err := Replay(raw[:ends[3]])
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := Record{Lock: &Lock{Proposal: m.Lock.Proposal}}
+	for i := range 10_000 {
+		full.Lock.Prevotes = append(full.Lock.Prevotes, signed.Signature{By: i + 1, Signature: make([]byte, ed25519.SignatureSize)})
+	}
+	unordered := Record{Lock: &Lock{Proposal: m.Lock.Proposal, Prevotes: []signed.Signature{full.Lock.Prevotes[1], full.Lock.Prevotes[0]}}}
+	for what, r := range map[string]Record{
+		"a title": {Title: &m.Title}, "a lock with all the world": full, "prevotes in no order": unordered, "a long note": {Note: &Note{"x", make([]byte, maxNote)}},
+	} {
+		if _, raw, err := m.Appended(r); !errors.Is(err, ErrRecord) || raw != nil {
+			t.Errorf("%s: %d bytes, %v", what, len(raw), err)
+		}
+	}
+	full.Lock.Prevotes = full.Lock.Prevotes[:1000]
+	whole := bytes.Clone(raw[:ends[3]])
+	for _, r := range []Record{full, {Abstain: 4}, {Note: &Note{"x", make([]byte, maxNote-1)}}} {
+		next, raw, err := m.Appended(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole = append(whole, raw...)
+		if m, err = Replay(whole); err != nil || !reflect.DeepEqual(m, next) {
+			t.Errorf("it gives\n%+v, not\n%+v: %v", next, m, err)
+		}
+	}
+	for i := range maxNotes {
+		if m, _, err = m.Appended(Record{Note: &Note{fmt.Sprint(i), nil}}); (err != nil) != (i == maxNotes-1) {
+			t.Errorf("note %d: %v", i, err)
+		}
+	}
+	if _, _, err := m.Appended(Record{Note: &Note{"0", []byte("again")}}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLongHeight casts ballots at one height for a week: of the oldest nobody asks, the newest are all
+// there, the lock stays, and the journal has an end.
+func TestLongHeight(t *testing.T) {
+	raw, ends := written(t)
+	m, err := Replay(raw[:ends[3]])
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, cast, longest := second(t), m.Own, 0
+	for round := int32(1); round < 3000; round++ {
+		for _, k := range []ballot.Kind{ballot.Prevote, ballot.Precommit} {
+			w := h.Words(k, round, ballot.Nil, ballot.Fresh)
+			m = m.With(Record{Ballot: &w})
+			cast = append(cast, w)
+			longest = max(longest, len(m.Own))
+		}
+	}
+	if longest > maxOwn || len(m.Own) < maxOwn/2 || !slices.Equal(m.Own, cast[len(cast)-len(m.Own):]) {
+		t.Fatalf("%d ballots, %d at most", len(m.Own), longest)
+	}
+	for i, w := range cast {
+		if known := slices.Contains(m.Own, w); known == Forgotten(m.Own, w) || known != (i >= len(cast)-len(m.Own)) {
+			t.Fatalf("ballot %d: known %v", i, known)
+		}
+	}
+	again, err := Replay(m.Compact())
+	if err != nil || !reflect.DeepEqual(again.Own, m.Own) || again.Lock == nil || !reflect.DeepEqual(again.Lock, m.Lock) {
+		t.Errorf("compacted: %d ballots, lock %v: %v", len(again.Own), again.Lock, err)
+	}
+	if Forgotten(cast[:9], h.Words(ballot.Proposal, 0, ballot.Nil, ballot.Fresh)) {
+		t.Error("of a few none is forgotten")
+	}
+	if m = m.With(Record{Head: &Head{2, record(2, "decided")}}); len(m.Own) != 0 || m.Lock != nil {
+		t.Errorf("the height is decided, and there are %d ballots, lock %v", len(m.Own), m.Lock)
+	}
+}
+
+// TestAhead: a journal that knows more than the ledger says so.
+func TestAhead(t *testing.T) {
+	w := second(t).Words(ballot.Prevote, 0, ballot.Nil, ballot.Fresh)
+	for _, r := range []struct {
+		what   string
+		m      Memory
+		ledger int64
+		ahead  bool
+	}{
+		{"nothing signed", Memory{}, 0, false},
+		{"voted about the next height", Memory{Own: []ballot.Words{w}, Head: Head{Height: 1}}, 1, false},
+		{"voted about a later one", Memory{Own: []ballot.Words{w}}, 0, true},
+		{"the ledger has gone on", Memory{Own: []ballot.Words{w}, Head: Head{Height: 1}}, 7, false},
+		{"the ledger has gone back", Memory{Head: Head{Height: 9}}, 7, true},
+	} {
+		if err := r.m.Ahead(r.ledger); errors.Is(err, ErrAhead) != r.ahead {
+			t.Errorf("%s: %v", r.what, err)
+		}
+	}
+}
+
 // FuzzReplay has journals of any bytes be read: what was understood is said again by the compacted one.
 func FuzzReplay(f *testing.F) {
 	raw, ends := written(f)
@@ -142,7 +294,7 @@ func FuzzReplay(f *testing.F) {
 			return
 		}
 		again, err := Replay(m.Compact())
-		if err != nil || again.Head != m.Head || again.Abstain != m.Abstain || again.Behind != m.Behind || len(again.Own) != len(m.Own) || len(again.Notes) != len(m.Notes) {
+		if err != nil || again.Head != m.Head || again.Abstain != m.Abstain || again.Behind != m.Behind || len(again.Own) != len(m.Own) || (again.Lock == nil) != (m.Lock == nil) || len(again.Notes) != len(m.Notes) {
 			t.Errorf("%+v\nis compacted to\n%+v: %v", m, again, err)
 		}
 	})

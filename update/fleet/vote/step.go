@@ -178,7 +178,7 @@ func (m *machine) sign(k ballot.Kind, value document.Hash, validRound int32) {
 		return
 	}
 	b := &ballot.Ballot{Words: m.At.Words(k, m.Round, value, validRound), Seat: m.Self}
-	m.Own = append(slices.Clip(m.Own), b.Words)
+	m.Own = journal.Signed(m.Own, b.Words)
 	r := journal.Record{Ballot: &b.Words}
 	if k == ballot.Precommit && value != ballot.Nil {
 		r.Lock = m.lock
