@@ -1,6 +1,7 @@
 package crashdisk
 
 import (
+	"bytes"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -11,8 +12,8 @@ import (
 // Files are the files of folders on a file system with a journal: what was done to
 // names reaches the disk in the order in which it was done, some of it or all, and
 // surely with a Sync of the folder; the content of a file surely with a Sync of the
-// file, and until then none of it, the front of it or all. It is not safe for
-// concurrent use.
+// file, and until then none of it, the front of it or all; of what is appended to a
+// synced file also its length without its bytes. It is not safe for concurrent use.
 type Files struct {
 	power *Power
 	disk  map[string]*content // names that survive the cut
@@ -54,6 +55,22 @@ func (f *Files) ReadFile(name string) ([]byte, error) {
 // Create makes a file, or a new one in the place of an old one.
 func (f *Files) Create(name string, data []byte, _ fs.FileMode) error {
 	return f.change(change{add: name, file: &content{now: slices.Clone(data)}})
+}
+
+// Append writes behind the end of a file. What was synced of it stays, whatever becomes of this.
+func (f *Files) Append(name string, data []byte) error {
+	if f.power.cut {
+		return ErrPowerCut
+	}
+	c, ok := f.names[name]
+	if !ok {
+		return fmt.Errorf("append to %s: %w", name, fs.ErrNotExist)
+	}
+	c.now = append(c.now, data...)
+	if !f.power.write() {
+		return ErrPowerCut
+	}
+	return nil
 }
 
 // Rename moves a file, over another one if there is one of that name.
@@ -128,9 +145,22 @@ func (f *Files) AfterCut(seed uint64) map[string][]byte {
 		if unsynced := !slices.Equal(c.synced, c.now); seed == 1 || unsynced && seed > 1 && random.IntN(2) == 0 {
 			data = c.now
 		} else if unsynced && seed > 1 {
-			data = c.now[:random.IntN(len(c.now)+1)]
+			data = c.torn(random)
 		}
 		after[name] = slices.Clone(data)
 	}
 	return after
+}
+
+// torn is what may be left of a file that was not synced since it was written.
+func (c *content) torn(random *rand.Rand) []byte {
+	if len(c.synced) == 0 || !bytes.HasPrefix(c.now, c.synced) {
+		return c.now[:random.IntN(len(c.now)+1)]
+	}
+	more := len(c.now) - len(c.synced)
+	data := slices.Clone(c.now[:len(c.synced)+random.IntN(more+1)])
+	if random.IntN(2) == 0 { // blocks that were not written before the length was
+		clear(data[min(len(data), len(c.synced)+random.IntN(more+1)):])
+	}
+	return data
 }

@@ -57,6 +57,37 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// TestFilesAppend wants what was synced from every seed, and each kind of loss of what was appended
+// since from some.
+func TestFilesAppend(t *testing.T) {
+	f := NewFiles(map[string][]byte{"dir/log": []byte("synced.")}, NewPower(100))
+	if err := f.Append("dir/none", nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("append to nothing: %v", err)
+	}
+	if err := f.Append("dir/log", []byte("more")); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for seed := range uint64(200) {
+		log := string(f.AfterCut(seed)["dir/log"])
+		if len(log) < len("synced.") || log[:len("synced.")] != "synced." || len(log) > len("synced.more") {
+			t.Fatalf("seed %d: %q", seed, log)
+		}
+		seen[log] = true
+	}
+	for _, kind := range []string{"synced.", "synced.mo", "synced.more", "synced.\x00\x00\x00\x00", "synced.mo\x00\x00"} {
+		if !seen[kind] {
+			t.Errorf("no seed gives %q", kind)
+		}
+	}
+	if err := f.Sync("dir/log"); err != nil {
+		t.Fatal(err)
+	}
+	if log := string(f.AfterCut(0)["dir/log"]); log != "synced.more" {
+		t.Errorf("after it was synced: %q", log)
+	}
+}
+
 // TestPower cuts a disk and files at the same instant.
 func TestPower(t *testing.T) {
 	for writes := range 4 {
@@ -81,7 +112,7 @@ func TestPower(t *testing.T) {
 			t.Errorf("%d writes: %d were done, %d used", writes, done, p.Used())
 		}
 		_, readErr := f.ReadFile("a")
-		for _, err := range []error{readErr, f.Create("b", nil, 0), f.Sync("a"), f.Rename("a", "b"), f.Remove("a"), d.Sync()} {
+		for _, err := range []error{readErr, f.Create("b", nil, 0), f.Append("a", nil), f.Sync("a"), f.Rename("a", "b"), f.Remove("a"), d.Sync()} {
 			if !errors.Is(err, ErrPowerCut) {
 				t.Errorf("%d writes: after the cut: %v", writes, err)
 			}

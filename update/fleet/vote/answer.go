@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"kogge.example/update/fleet/ballot"
+	"kogge.example/update/fleet/journal"
 )
 
 // Answer answers a question. Who abstains answers, too.
@@ -63,13 +64,13 @@ func (m *machine) answered() {
 // they may say that it is more.
 func (m *machine) abstain(height int64) {
 	m.Abstain = max(m.Abstain, height)
-	m.do(Persist{Record{Abstain: m.Abstain, Behind: m.Behind}})
+	m.do(Persist{journal.Record{Abstain: m.Abstain, Behind: m.Behind}})
 }
 
-// mine looks at an own ballot that somebody has: the journal has it, or it is of a height about
-// which nothing is signed any more, or this is another machine than the one that cast it.
+// mine looks at an own ballot that somebody has: the journal has it, or it is of a height or a round
+// about which nothing is signed any more, or this is another machine than the one that cast it.
 func (m *machine) mine(b *ballot.Ballot) {
-	if b.Height <= max(m.Head.Height, m.Abstain) || slices.Contains(m.Own, b.Words) {
+	if b.Height <= max(m.Head.Height, m.Abstain) || slices.Contains(m.Own, b.Words) || journal.Forgotten(m.Own, b.Words) {
 		return
 	}
 	m.Asking, m.Behind, m.replies = true, true, nil

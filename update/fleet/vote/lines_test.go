@@ -7,6 +7,7 @@ import (
 
 	"kogge.example/update/fleet/ballot"
 	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/journal"
 	"kogge.example/update/golden"
 )
 
@@ -28,15 +29,15 @@ func (f *four) hash(name string) document.Hash {
 	return h
 }
 
-func (f *four) begin(m Memory) {
-	m.Journal = Journal{Fleet: f.h.Fleet}
+func (f *four) begin(m journal.Memory) {
+	m.Title = journal.Title{Fleet: f.h.Fleet}
 	f.s, _ = New(1, m)
 	f.give("height 2 begins", Begin{f.h})
 }
 
 // boot is a seat that q others have answered: nothing is lacking.
 func (f *four) boot() {
-	f.begin(Memory{})
+	f.begin(journal.Memory{})
 	f.answers(2, 2)
 	f.answers(3, 2)
 }
@@ -234,7 +235,7 @@ func TestLines(t *testing.T) {
 			f.votes(com, 0, "X", 4)
 		}},
 		{"difference 5: who abstains takes no step, and learns", func(f *four) {
-			f.begin(Memory{Behind: true})
+			f.begin(journal.Memory{Behind: true})
 			f.answers(2, 2)
 			f.answers(3, 2)
 			f.item("X")
@@ -252,19 +253,19 @@ func TestLines(t *testing.T) {
 			f.answers(3, 1)
 		}},
 		{"an answer from a height that this ledger does not reach is not counted", func(f *four) {
-			f.begin(Memory{})
+			f.begin(journal.Memory{})
 			f.answers(2, 1<<40)
 			f.answers(3, 2)
 			f.answers(4, 2)
 			f.item("X")
 		}},
 		{"a journal that is ahead of the ledger", func(f *four) {
-			f.begin(Memory{Head: Head{Height: 2, Record: f.hash("two")}})
+			f.begin(journal.Memory{Head: journal.Head{Height: 2, Record: f.hash("two")}})
 			f.answers(2, 2)
 			f.answers(3, 2)
 			f.item("X")
 		}},
-		{"a ledger with another record than the journal", func(f *four) { f.begin(Memory{Head: Head{Height: 1, Record: f.hash("one")}}) }},
+		{"a ledger with another record than the journal", func(f *four) { f.begin(journal.Memory{Head: journal.Head{Height: 1, Record: f.hash("one")}}) }},
 		{"two decisions at one height", func(f *four) { f.boot(); f.votes(com, 0, "X", 2, 3, 4); f.votes(com, 0, "Y", 2, 3, 4) }},
 		{"after 3N rounds without news the seat rests, and goes on at news", func(f *four) {
 			f.boot()
@@ -290,8 +291,8 @@ func TestLines(t *testing.T) {
 func TestBehind(t *testing.T) {
 	h := height(t, 4, 2)
 	lost := &ballot.Ballot{Words: h.Words(ballot.Prevote, 0, record(2, "item"), ballot.Fresh), Seat: 1}
-	s, _ := New(1, Memory{Journal: Journal{Fleet: h.Fleet}})
-	m := Memory{}
+	s, _ := New(1, journal.Memory{Title: journal.Title{Fleet: h.Fleet}})
+	m := journal.Memory{}
 	persist := func(effects []Effect) {
 		for _, e := range effects {
 			if p, ok := e.(Persist); ok {

@@ -9,6 +9,7 @@ import (
 
 	"kogge.example/update/fleet/ballot"
 	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/journal"
 )
 
 // chaos is a fleet in which one schedule after the other goes wrong, by seed: ballots come in any order,
@@ -44,7 +45,7 @@ func newChaos(t testing.TB, n int, seed uint64) *chaos {
 	}
 	for i := range n {
 		c.seats = append(c.seats, State{})
-		c.journal = append(c.journal, Begun(Journal{Fleet: c.h.Fleet, Key: c.h.Voters[i].Key}))
+		c.journal = append(c.journal, journal.Begun(journal.Title{Fleet: c.h.Fleet, Key: c.h.Voters[i].Key}))
 		c.next = append(c.next, 0)
 		c.boot(i)
 	}
@@ -54,7 +55,7 @@ func newChaos(t testing.TB, n int, seed uint64) *chaos {
 func (c *chaos) lies(i int) bool { return slices.Contains(c.liars, i) }
 
 func (c *chaos) boot(i int) {
-	m, err := Replay(c.journal[i])
+	m, err := journal.Replay(c.journal[i])
 	if err != nil || m.Damage != "" {
 		c.t.Fatal(err, m.Damage)
 	}
@@ -86,14 +87,14 @@ func (c *chaos) carryOut(i int, effects []Effect, left int) {
 	for k, e := range effects {
 		if k == left {
 			if p, ok := e.(Persist); ok {
-				torn := Append(c.next[i], p.Record)
+				torn := journal.Append(c.next[i], p.Record)
 				c.journal[i] = append(c.journal[i], torn[:c.rnd.IntN(len(torn))]...)
 			}
 			break
 		}
 		switch e := e.(type) {
 		case Persist:
-			c.journal[i] = append(c.journal[i], Append(c.next[i], e.Record)...)
+			c.journal[i] = append(c.journal[i], journal.Append(c.next[i], e.Record)...)
 			c.next[i]++
 		case Send:
 			c.sends(i, e.Ballot.Sign(private(i+1)))

@@ -1,6 +1,5 @@
 // Package vote is how the seats of a fleet decide the next record of their ledger: Algorithm 1 of
-// Tendermint as a pure machine, the ballots that it exchanges, and the format of the journal
-// which keeps a seat from ever voting twice.
+// Tendermint as a pure machine.
 //
 // In come ballots that were verified, time-outs, the answers to what the machine asked; out go
 // the next state and an ordered list of effects. The package reads no clock, opens nothing, holds
@@ -26,6 +25,7 @@ import (
 
 	"kogge.example/update/fleet/ballot"
 	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/journal"
 	"kogge.example/update/fleet/ledger"
 )
 
@@ -73,7 +73,7 @@ type State struct {
 	Valid  Choice
 	Item   document.Hash  // what the queue would have put forward; Nil: nothing
 	Own    []ballot.Words // that the seat has signed at this height, or a later one
-	Head   Head           // the newest record that the journal knows
+	Head   journal.Head   // the newest record that the journal knows
 	// Abstain is the last height at which the seat takes no step, because its journal lacks
 	// ballots that it may have cast.
 	Abstain int64
@@ -83,7 +83,7 @@ type State struct {
 
 	decided document.Hash // in phase Decided
 	replies []reply
-	lock    *Lock // what Locked rests on
+	lock    *journal.Lock // what Locked rests on
 	rounds  []*round
 	timed   [ballot.Precommit + 1]bool // which time-outs of Round run
 	judged  []document.Hash            // the fresh values of Round about which the seat was asked
@@ -100,6 +100,18 @@ type Choice struct {
 
 // none is no choice.
 var none = Choice{Round: -1}
+
+// New is a seat that goes on where its journal ends. It takes a step when [Begin] has told it
+// the height, and q voters have answered it.
+func New(self int, m journal.Memory) (State, []Effect) {
+	s := State{
+		Self: self, Own: m.Own, lock: m.Lock, Head: m.Head, Abstain: m.Abstain, Asking: true, Behind: m.Behind, Locked: none, Valid: none,
+	}
+	if m.Behind {
+		return s, []Effect{Lack{}}
+	}
+	return s, nil
+}
 
 // Event is what happens to a seat.
 type Event interface{ event() }
@@ -149,7 +161,7 @@ type Effect interface{ effect() }
 type (
 	// Persist puts a record into the journal, and waits until it is on the disk. Nothing that
 	// follows is done before.
-	Persist struct{ Record Record }
+	Persist struct{ Record journal.Record }
 	// Send signs a ballot of this seat and gives it to the carriers, and, as [Received], to the
 	// seat itself.
 	Send struct{ Ballot *ballot.Ballot }

@@ -7,6 +7,7 @@ import (
 
 	"kogge.example/update/fleet/ballot"
 	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/journal"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/signed"
 )
@@ -58,7 +59,7 @@ func (m *machine) begin(h ballot.Height) {
 	if m.Phase == Halted {
 		return
 	}
-	head := Head{h.Number - 1, h.Record}
+	head := journal.Head{Height: h.Number - 1, Record: h.Record}
 	if head.Height == m.Head.Height && head != m.Head {
 		m.Phase = Halted
 		m.do(Fork{head.Height, m.Head.Record, head.Record})
@@ -70,7 +71,7 @@ func (m *machine) begin(h ballot.Height) {
 	if head.Height > m.Head.Height {
 		m.Head = head
 		m.Own = slices.DeleteFunc(slices.Clone(m.Own), func(w ballot.Words) bool { return w.Height < h.Number })
-		m.do(Persist{Record{Head: &head}})
+		m.do(Persist{journal.Record{Head: &head}})
 	}
 	if m.Asking {
 		m.ask()
@@ -89,7 +90,7 @@ func (m *machine) resume() {
 		m.Locked = Choice{l.Proposal.Round, l.Proposal.Value}
 		m.Valid = m.Locked
 		m.keep(&l.Proposal)
-		for _, b := range l.ballots() {
+		for _, b := range l.Ballots() {
 			m.keep(b)
 		}
 	}
@@ -177,8 +178,8 @@ func (m *machine) sign(k ballot.Kind, value document.Hash, validRound int32) {
 		return
 	}
 	b := &ballot.Ballot{Words: m.At.Words(k, m.Round, value, validRound), Seat: m.Self}
-	m.Own = append(slices.Clip(m.Own), b.Words)
-	r := Record{Ballot: &b.Words}
+	m.Own = journal.Signed(m.Own, b.Words)
+	r := journal.Record{Ballot: &b.Words}
 	if k == ballot.Precommit && value != ballot.Nil {
 		r.Lock = m.lock
 	}
@@ -372,7 +373,7 @@ func (m *machine) precommit() bool {
 	for _, p := range r.proposals {
 		if r.votes[0].for_(p.Value) >= m.At.Quorum { // line 36
 			m.Locked = Choice{m.Round, p.Value}
-			m.lock = lockOn(p, r.votes[0].ballots(p.Value))
+			m.lock = journal.LockOn(p, r.votes[0].ballots(p.Value))
 			m.sign(ballot.Precommit, p.Value, ballot.Fresh)
 			return true
 		}

@@ -8,6 +8,7 @@ import (
 
 	"kogge.example/update/fleet/ballot"
 	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/journal"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
 	"kogge.example/update/fleet/roster"
@@ -64,7 +65,7 @@ func newWorld(t testing.TB, n int) *world {
 	w := &world{t: t, h: height(t, n, 2)}
 	for i := range n {
 		w.seats = append(w.seats, State{})
-		w.journal = append(w.journal, Begun(Journal{Fleet: w.h.Fleet, Key: w.h.Voters[i].Key}))
+		w.journal = append(w.journal, journal.Begun(journal.Title{Fleet: w.h.Fleet, Key: w.h.Voters[i].Key}))
 		w.next = append(w.next, 0)
 		w.decided = append(w.decided, make(map[int64]document.Hash))
 	}
@@ -81,7 +82,7 @@ func newWorld(t testing.TB, n int) *world {
 
 // boot starts a seat from its journal.
 func (w *world) boot(i int) {
-	m, err := Replay(w.journal[i])
+	m, err := journal.Replay(w.journal[i])
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -104,7 +105,7 @@ func (w *world) carryOut(i int, effects []Effect) {
 	for _, e := range effects {
 		switch e := e.(type) {
 		case Persist:
-			w.journal[i] = append(w.journal[i], Append(w.next[i], e.Record)...)
+			w.journal[i] = append(w.journal[i], journal.Append(w.next[i], e.Record)...)
 			w.next[i]++
 		case Send:
 			b := e.Ballot.Sign(private(i + 1))

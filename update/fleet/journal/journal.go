@@ -1,4 +1,10 @@
-package vote
+// Package journal is the format in which a seat of a fleet notes what it has signed, before anybody
+// hears of it: on its disk, outside of the slots. It keeps the seat from ever voting twice, whatever
+// boots.
+//
+// In come records, or the bytes of a journal; out go bytes, or what they say. The package opens
+// nothing: the file is agent/journal's. What is signed, and when, is update/fleet/vote's.
+package journal
 
 import (
 	"bytes"
@@ -27,17 +33,29 @@ import (
 //
 // A record is on the disk before the next one is written. So a power cut can harm the last one
 // alone, and that was not acted on: what lies behind the last whole record is cut off, and is no
-// damage. It is damage if a whole record lies behind.
+// damage. It is damage if a whole record lies behind. Between two records there may be empty
+// lines: who writes keeps records apart with them, each in blocks of its own on the disk.
+//
+// The releases before and after this one write to the same file. What they may leave alone is a
+// note of a name that they do not know: it stays. A record that is whole and that a release does
+// not understand is of a later one, which has a reason not to write a note: then it does not vote.
 const firstLine = "kogge-journal 1\n"
 
-// maxRecord is the bytes of a record, at most: a lock with a thousand prevotes.
-const maxRecord = 256 << 10
+// The bounds of a journal. They are of what is written: what is read may be a later release's.
+const (
+	maxRecord = 256 << 10 // bytes of a record: a lock with a thousand prevotes
+	maxNotes  = 64
+	maxNote   = 4 << 10 // bytes, with its name
+	// maxOwn is how many own ballots are remembered, at most, where a height takes very long.
+	// Half of them are kept then: the newest.
+	maxOwn = 2048
+)
 
 // Record is one record: a ballot of this seat and with it the lock, if it makes one, or one of
 // the other fields.
 type Record struct {
 	Version int           `json:"version"` // of this document: 1
-	Journal *Journal      `json:"journal,omitempty"`
+	Title   *Title        `json:"title,omitempty"`
 	Ballot  *ballot.Words `json:"ballot,omitempty"` // the key makes its signature again
 	Lock    *Lock         `json:"lock,omitempty"`
 	Head    *Head         `json:"head,omitempty"`
@@ -46,8 +64,8 @@ type Record struct {
 	Note    *Note         `json:"note,omitempty"`
 }
 
-// Journal is the first record: whose ballots these are.
-type Journal struct {
+// Title is the first record: whose ballots these are.
+type Title struct {
 	ID    roster.ID     `json:"id"`
 	Fleet document.Hash `json:"fleet"`
 	Key   signed.Key    `json:"key"`
@@ -73,7 +91,8 @@ type Note struct {
 	Body []byte `json:"body"`
 }
 
-func lockOn(p *ballot.Ballot, prevotes []*ballot.Ballot) *Lock {
+// LockOn is the lock on a proposal for whose value q seats have cast prevotes.
+func LockOn(p *ballot.Ballot, prevotes []*ballot.Ballot) *Lock {
 	l := &Lock{Proposal: *p}
 	for _, b := range prevotes {
 		l.Prevotes = append(l.Prevotes, signed.Signature{By: b.Seat, Signature: b.Signature})
@@ -81,8 +100,8 @@ func lockOn(p *ballot.Ballot, prevotes []*ballot.Ballot) *Lock {
 	return l
 }
 
-// ballots are the prevotes of a lock.
-func (l *Lock) ballots() (all []*ballot.Ballot) {
+// Ballots are the prevotes of a lock.
+func (l *Lock) Ballots() (all []*ballot.Ballot) {
 	w := l.Proposal.Words
 	w.Kind, w.ValidRound = ballot.Prevote, ballot.Fresh
 	for _, s := range l.Prevotes {
@@ -93,8 +112,8 @@ func (l *Lock) ballots() (all []*ballot.Ballot) {
 
 // Memory is what a journal says.
 type Memory struct {
-	Journal Journal
-	Own     []ballot.Words // signed by this seat above Head, in their order
+	Title   Title
+	Own     []ballot.Words // signed by this seat above Head, in their order, by [Signed]
 	Lock    *Lock
 	Head    Head
 	Abstain int64
@@ -110,7 +129,7 @@ type Memory struct {
 var ErrJournal = errors.New("not a vote journal")
 
 // Begun is the bytes of a journal in which nothing is signed.
-func Begun(j Journal) []byte { return Memory{Journal: j}.Compact() }
+func Begun(t Title) []byte { return Memory{Title: t}.Compact() }
 
 // Append is a record as it is appended to a journal, under the number that [Memory.Next] says.
 func Append(number int64, r Record) []byte {
@@ -164,18 +183,23 @@ func Replay(raw []byte) (Memory, error) {
 			}
 			break
 		}
-		r, err := document.DecodeExact[Record](body, 1)
-		if err == nil {
-			err = r.check()
-		}
+		r, err := parse(body)
 		if err != nil {
-			return m, fmt.Errorf("%w: record %d: %w", ErrJournal, number, err)
+			return m, fmt.Errorf("record %d: %w", number, err)
+		}
+		if (r.Title != nil) != (number == 1) {
+			return m, fmt.Errorf("%w: record %d: whose journal it is stands in the first record alone", ErrJournal, number)
 		}
 		m = m.With(r)
 		n := len(heading(number, body)) + len(body)
 		rest, m.Next, m.Size = rest[n:], m.Next+1, m.Size+int64(n)
+		if apart := len(rest) - len(bytes.TrimLeft(rest, "\n")); apart < len(rest) {
+			rest, m.Size = rest[apart:], m.Size+int64(apart)
+		} else {
+			break
+		}
 	}
-	if m.Journal.Key == "" {
+	if m.Title.Key == "" {
 		return m, fmt.Errorf("%w: its first record is damaged", ErrJournal)
 	}
 	return m, nil
@@ -195,23 +219,67 @@ func wholeBehind(raw []byte) bool {
 	}
 }
 
-func (r Record) check() error {
-	if r.Lock != nil && r.Ballot == nil {
-		return errors.New("field lock: a lock without the ballot that made it")
+// parse reads a record that is whole. One that this release would not write so is of a later one.
+func parse(body []byte) (Record, error) {
+	r, err := document.DecodeExact[Record](body, 1)
+	if err == nil && r.Lock != nil {
+		err = signed.CheckSignatures("lock.prevotes", r.Lock.Prevotes)
 	}
-	if r.Lock != nil {
-		return signed.CheckSignatures("lock.prevotes", r.Lock.Prevotes)
+	if err != nil && !errors.Is(err, document.ErrNewer) {
+		err = fmt.Errorf("%w: %w", document.ErrNewer, err)
 	}
-	return nil
+	return r, err
+}
+
+// ErrRecord is of a record that is not written, because this release or its neighbours would not
+// read it again.
+var ErrRecord = errors.New("the record does not fit into the journal")
+
+// Appended is the memory with a record more, and its bytes at the end of the journal. The error
+// wraps [ErrRecord].
+func (m Memory) Appended(r Record) (Memory, []byte, error) {
+	raw := Append(m.Next, r)
+	number, body, ok := whole(raw)
+	if !ok {
+		return m, nil, fmt.Errorf("%w: its %d bytes are more than %d", ErrRecord, len(raw), maxRecord)
+	}
+	if _, err := parse(body); err != nil {
+		return m, nil, fmt.Errorf("%w: record %d: %w", ErrRecord, number, err)
+	}
+	next := m.With(r)
+	switch {
+	case r.Title != nil:
+		return m, nil, fmt.Errorf("%w: whose journal it is stands in the first record alone", ErrRecord)
+	case r.Note != nil && len(r.Note.Name)+len(r.Note.Body) > maxNote:
+		return m, nil, fmt.Errorf("%w: note %q has %d bytes: at most %d are for a note", ErrRecord, r.Note.Name[:min(len(r.Note.Name), 40)], len(r.Note.Body), maxNote)
+	case len(next.Notes) > max(maxNotes, len(m.Notes)):
+		return m, nil, fmt.Errorf("%w: it has %d notes", ErrRecord, len(m.Notes))
+	}
+	next.Next, next.Size = m.Next+1, m.Size+int64(len(raw))
+	return next, raw, nil
+}
+
+// Signed is own ballots and one more. Of very many the oldest are forgotten: about a round that is
+// long past nothing is signed any more.
+func Signed(own []ballot.Words, w ballot.Words) []ballot.Words {
+	if own = append(slices.Clip(own), w); len(own) > maxOwn {
+		own = slices.Clone(own[len(own)-maxOwn/2:])
+	}
+	return own
+}
+
+// Forgotten says whether own ballots are so many that one which is not among them may have been.
+func Forgotten(own []ballot.Words, w ballot.Words) bool {
+	return len(own) >= maxOwn/2 && w.Before(own[0])
 }
 
 // With is the memory with a record more.
 func (m Memory) With(r Record) Memory {
-	if r.Journal != nil {
-		m.Journal = *r.Journal
+	if r.Title != nil {
+		m.Title = *r.Title
 	}
 	if r.Ballot != nil {
-		m.Own = append(slices.Clip(m.Own), *r.Ballot)
+		m.Own = Signed(m.Own, *r.Ballot)
 	}
 	if r.Lock != nil {
 		m.Lock = r.Lock
@@ -237,7 +305,7 @@ func (m Memory) With(r Record) Memory {
 // Compact is a journal that says the same in fewer bytes, in the place of the one that was
 // replayed. [Replay] of it gives its Next and Size.
 func (m Memory) Compact() []byte {
-	records := []Record{{Journal: &m.Journal}}
+	records := []Record{{Title: &m.Title}}
 	if m.Head != (Head{}) {
 		records = append(records, Record{Head: &m.Head})
 	}
@@ -247,12 +315,11 @@ func (m Memory) Compact() []byte {
 	if m.Behind {
 		records = append(records, Record{Behind: true})
 	}
+	if m.Lock != nil {
+		records = append(records, Record{Lock: m.Lock})
+	}
 	for _, w := range m.Own {
-		r := Record{Ballot: &w}
-		if l := m.Lock; l != nil && w.Kind == ballot.Precommit && w.Round == l.Proposal.Round && w.Height == l.Proposal.Height {
-			r.Lock = l
-		}
-		records = append(records, r)
+		records = append(records, Record{Ballot: &w})
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.Notes)) {
 		records = append(records, Record{Note: &Note{name, m.Notes[name]}})
@@ -264,14 +331,19 @@ func (m Memory) Compact() []byte {
 	return raw
 }
 
-// New is a seat that goes on where its journal ends. It takes a step when [Begin] has told it
-// the height, and q voters have answered it.
-func New(self int, m Memory) (State, []Effect) {
-	s := State{
-		Self: self, Own: m.Own, lock: m.Lock, Head: m.Head, Abstain: m.Abstain, Asking: true, Behind: m.Behind, Locked: none, Valid: none,
+// ErrAhead is of a journal that knows more than the ledger beside it.
+var ErrAhead = errors.New("the vote journal is ahead of the ledger")
+
+// Ahead says why a seat does not vote about what follows on a ledger of some height: its journal
+// says that more is decided, or it has signed what is about later heights. The ledger has lost
+// records then, and gets them from others. nil: it is not so.
+func (m Memory) Ahead(height int64) error {
+	known := m.Head.Height
+	if n := len(m.Own); n > 0 {
+		known = max(known, m.Own[n-1].Height-1)
 	}
-	if m.Behind {
-		return s, []Effect{Lack{}}
+	if known <= height {
+		return nil
 	}
-	return s, nil
+	return fmt.Errorf("%w: it knows that height %d is decided, and the ledger ends with %d", ErrAhead, known, height)
 }
