@@ -57,9 +57,14 @@ type Kind struct {
 	// Least and Most are bounds, in bytes, of an envelope: in every fleet so much is taken, and
 	// in none more. Between them, the more seats a fleet has the less each of them may take.
 	Least, Most int
+	// Pace and Burst are the kind's own; zero: those of notices.
+	Pace  time.Duration
+	Burst int
 	// Few says that only those say it who hold the fleet's secrets, as roster.Custodians lists
 	// them: all others together could say much.
 	Few bool
+	// Voters says that only seats with a vote say it.
+	Voters bool
 	// Check says what is wrong with a body by itself.
 	Check func(body []byte) error
 	// About says about which seat an object is, by its body, and May whether who signed it may do

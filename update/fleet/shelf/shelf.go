@@ -36,12 +36,18 @@ type Shelf struct {
 	// or one that those speak of whose place it would take. Default: none was.
 	Withdrawn func(e signed.Envelope, held []signed.Envelope) bool
 
-	seats  map[signed.Key]bool // that the ledger's state lists; true: it holds the fleet's secrets
+	seats  map[signed.Key]rights // that the ledger's state lists
 	places map[int][]ID        // of all their objects, by the kind's number, sorted
 	held   map[ID]*held
 	parts  map[Part]Sum // that were computed, until what is in them changes
 	counts [verdicts]uint64
 	pairs  map[signed.Key]Pair
+}
+
+// rights are what a seat may say besides what all may.
+type rights struct {
+	holds bool // the fleet's secrets
+	votes bool
 }
 
 // ID names the place of one kind's object of one seat. Nobody finds a key whose place is that
@@ -70,12 +76,12 @@ func New(fleet document.Hash, kinds []notice.Kind) *Shelf {
 // who may not have said it any more. It returns how many places are empty by that, and which objects
 // count now that lay behind others.
 func (s *Shelf) Follow(r roster.Roster) (dropped int, rose []signed.Envelope) {
-	s.seats = make(map[signed.Key]bool, len(r.Seats))
+	s.seats = make(map[signed.Key]rights, len(r.Seats))
 	for _, seat := range r.Seats {
-		s.seats[seat.Key] = false
+		s.seats[seat.Key] = rights{votes: seat.Vote}
 	}
 	for _, seat := range r.Custodians() {
-		s.seats[seat.Key] = true
+		s.seats[seat.Key] = rights{holds: true, votes: seat.Vote}
 	}
 	for _, k := range s.kinds {
 		places := make([]ID, 0, len(r.Seats))
@@ -111,10 +117,11 @@ func (s *Shelf) Follow(r roster.Roster) (dropped int, rose []signed.Envelope) {
 // Lists says whether a seat has this key.
 func (s *Shelf) Lists(key signed.Key) bool { _, ok := s.seats[key]; return ok }
 
-// may says whether a key may say something of a kind: it has a seat, and for some kinds one of few.
+// may says whether a key may say something of a kind: it has a seat, and for some kinds one of few,
+// or one with a vote.
 func (s *Shelf) may(k notice.Kind, key signed.Key) bool {
-	holds, listed := s.seats[key]
-	return listed && (holds || !k.Few)
+	is, listed := s.seats[key]
+	return listed && (is.holds || !k.Few) && (is.votes || !k.Voters)
 }
 
 // allowance is what all seats together may take of one kind in every fleet, in bytes, if each

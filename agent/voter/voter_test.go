@@ -1,0 +1,292 @@
+package voter
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"kogge.example/agent/pinned"
+	"kogge.example/update/fleet/ballot"
+	"kogge.example/update/fleet/decision"
+	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/journal"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/proposal"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
+	"kogge.example/update/fleet/voice"
+)
+
+// town is some voters, and what carries their words: at once or after a while, to all or to some.
+type town struct {
+	t     *testing.T
+	fleet *ledgertest.Fleet
+	began time.Time
+	all   []*neighbour
+
+	mu    sync.Mutex
+	apart func(a, b int) bool
+	words map[signed.Key]map[string]signed.Envelope
+	open  []signed.Envelope
+	said  [][]byte
+	left  map[document.Hash]string
+}
+
+// neighbour is one of them.
+type neighbour struct {
+	town    *town
+	seat    roster.Seat
+	private ed25519.PrivateKey
+	ledger  *pinned.Ledger
+	journal [][]byte // its file
+	next    int64
+	number  uint64
+	votes   func(decision.Kind) decision.Vote
+	voter   *Voter
+	stop    context.CancelFunc
+	ended   chan struct{}
+}
+
+func (n *neighbour) Objects(kind string) (all []signed.Envelope) {
+	n.town.mu.Lock()
+	defer n.town.mu.Unlock()
+	for _, other := range n.town.all {
+		if n.town.apart(n.seat.Number, other.seat.Number) {
+			continue
+		}
+		if e, ok := n.town.words[other.seat.Key][kind]; ok {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+func (n *neighbour) Say(kind string, body []byte) error {
+	n.town.mu.Lock()
+	defer n.town.mu.Unlock()
+	n.number++
+	e, err := signed.Seal(kind, n.town.fleet.Log.State().Fleet(), n.private, n.number, body)
+	if err != nil {
+		return err
+	}
+	for _, k := range voice.Kinds() {
+		if k.Name != kind {
+			continue
+		}
+		if err := k.Check(body); err != nil || len(e.Bytes()) > k.Most {
+			n.town.t.Errorf("%s says what nobody takes: %d bytes, %v", n.seat.Name, len(e.Bytes()), err)
+		}
+	}
+	n.town.words[n.seat.Key][kind] = e
+	for _, other := range n.town.all {
+		if other != n && other.voter != nil {
+			time.AfterFunc(20*time.Millisecond, other.voter.Look)
+		}
+	}
+	return nil
+}
+
+// Append writes the journal to its disk, which takes a moment.
+func (n *neighbour) Append(records ...journal.Record) error {
+	time.Sleep(2 * time.Millisecond)
+	for _, r := range records {
+		n.journal = append(n.journal, journal.Append(n.next, r))
+		n.next++
+	}
+	return nil
+}
+
+func (n *neighbour) Open() (all []Proposal) {
+	n.town.mu.Lock()
+	defer n.town.mu.Unlock()
+	for _, e := range n.town.open {
+		if _, gone := n.town.left[proposal.ID(e)]; gone {
+			continue
+		}
+		if _, _, err := n.ledger.State().Proposed(e); err == nil || n.ledger.State().Height == 1 {
+			all = append(all, Proposal{e, document.Duration(time.Since(n.town.began))})
+		}
+	}
+	return all
+}
+
+func (n *neighbour) Known() [][]byte {
+	n.town.mu.Lock()
+	defer n.town.mu.Unlock()
+	return slices.Clone(n.town.said)
+}
+
+func (n *neighbour) Drop(id document.Hash, why string) {
+	n.town.mu.Lock()
+	defer n.town.mu.Unlock()
+	n.town.left[id] = why
+}
+
+// Take is the ledger's, and has all others hear of the record.
+func (n *neighbour) Take(height int64, e ledger.Entry) error {
+	if err := n.ledger.Take(height, e); err != nil {
+		return err
+	}
+	for _, other := range n.town.all {
+		if other != n {
+			time.AfterFunc(40*time.Millisecond, func() { other.catchUp(n) })
+		}
+	}
+	return nil
+}
+
+func (n *neighbour) State() ledger.State { return n.ledger.State() }
+
+// catchUp takes the records that another one has.
+func (n *neighbour) catchUp(from *neighbour) {
+	n.town.mu.Lock()
+	apart := n.town.apart(n.seat.Number, from.seat.Number)
+	n.town.mu.Unlock()
+	if apart {
+		return
+	}
+	for h := n.ledger.State().Height + 1; h <= from.ledger.State().Height; h++ {
+		e, err := from.ledger.Entry(h)
+		if err == nil {
+			err = n.ledger.Take(h, e)
+		}
+		if err != nil {
+			n.town.t.Errorf("%s: record %d of %s: %v", n.seat.Name, h, from.seat.Name, err)
+		}
+	}
+	n.voter.Look()
+}
+
+// begin starts the voter, or starts it again with what its journal has.
+func (n *neighbour) begin(t *testing.T) {
+	var raw []byte
+	for _, r := range n.journal {
+		raw = append(raw, r...)
+	}
+	memory, err := journal.Replay(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.next = memory.Next
+	n.voter = New(Config{
+		Self: n.seat.Key, Ledger: n, Journal: n, Memory: memory, Docket: n, Shelf: n,
+		Sign:       func(b ballot.Ballot) *ballot.Ballot { return b.Sign(n.private) },
+		SignAnswer: func(a ballot.Answer) ballot.Answer { return a.Sign(n.private) },
+		Opine: func(o proposal.Opinion) (signed.Envelope, error) {
+			n.number++
+			return proposal.SealOpinion(n.town.fleet.Log.State().Fleet(), n.private, n.number, o)
+		},
+		Votes: n.votes, Logf: func(format string, args ...any) {
+			t.Logf("%s %s "+format, append([]any{time.Since(n.town.began), n.seat.Name}, args...)...)
+		},
+	})
+	ctx, stop := context.WithCancel(context.Background())
+	n.stop, n.ended = stop, make(chan struct{})
+	go func() {
+		defer close(n.ended)
+		n.voter.Run(ctx)
+	}()
+}
+
+func (n *neighbour) end() {
+	n.stop()
+	<-n.ended
+}
+
+// settled is a town of voters who vote on everything by themselves. It has to be in a bubble.
+func settled(t *testing.T, seats int) *town {
+	f := ledgertest.Founded(t, seats, 1)
+	w := &town{
+		t: t, fleet: f, began: time.Now(), apart: func(a, b int) bool { return false },
+		words: make(map[signed.Key]map[string]signed.Envelope), left: make(map[document.Hash]string),
+	}
+	for _, seat := range f.Log.State().Roster.Seats {
+		n := &neighbour{
+			town: w, seat: seat, private: ledgertest.PrivateOf(seat), votes: func(decision.Kind) decision.Vote { return decision.Vote{Way: decision.Auto} },
+			ledger: pinned.Open(filepath.Join(t.TempDir(), seat.Name), f.Genesis),
+		}
+		n.journal = [][]byte{journal.Begun(journal.Title{ID: seat.Journal, Fleet: f.Log.State().Fleet(), Key: seat.Key})}
+		for i, e := range f.Entries {
+			if err := n.ledger.Take(int64(i+1), e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.words[seat.Key] = make(map[string]signed.Envelope)
+		w.all = append(w.all, n)
+	}
+	return w
+}
+
+// propose has an operator propose something, and says by which id.
+func (w *town) propose(v ledger.Value) document.Hash {
+	e := w.fleet.Proposal(w.t, v)
+	w.mu.Lock()
+	w.open = append(w.open, e)
+	w.mu.Unlock()
+	for _, n := range w.all {
+		if n.voter != nil {
+			n.voter.Look()
+		}
+	}
+	return proposal.ID(e)
+}
+
+// within waits until something holds.
+func (w *town) within(limit time.Duration, what string, holds func() bool) time.Duration {
+	began := time.Now()
+	for !holds() {
+		if time.Since(began) > limit {
+			for _, n := range w.all {
+				w.t.Logf("%s: %+v", n.seat.Name, n.voter.View())
+			}
+			w.t.Fatalf("%s: not within %s", what, limit)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return time.Since(began)
+}
+
+func (w *town) at(height int64, who ...int) func() bool {
+	return func() bool {
+		for _, n := range w.all {
+			if (len(who) == 0 || slices.Contains(who, n.seat.Number)) && n.ledger.State().Height < height {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+// TestDecides has fleets of several sizes decide, one proposal after the other.
+func TestDecides(t *testing.T) {
+	for _, seats := range []int{1, 2, 3, 4, 7, 20} {
+		t.Run(fmt.Sprint(seats), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := settled(t, seats)
+				for _, n := range w.all {
+					n.begin(t)
+				}
+				for i := range 3 {
+					w.propose(w.fleet.Operators(t, fmt.Sprintf("bob%d", i)))
+					took := w.within(time.Minute, "it is decided", w.at(int64(i)+2))
+					t.Logf("record %d after %s", i+2, took)
+					e, err := w.all[0].ledger.Entry(int64(i) + 2)
+					if err != nil {
+						t.Fatal(err)
+					}
+					w.fleet.Take(t, e)
+				}
+				for _, n := range w.all {
+					n.end()
+				}
+			})
+		})
+	}
+}
