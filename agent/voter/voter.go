@@ -53,8 +53,8 @@ type Ledger interface {
 
 // Journal keeps what the seat has signed. agent/journal's fits.
 type Journal interface {
-	// Append returns once all of it is on the disk.
-	Append(records ...journal.Record) error
+	// Append returns nil once the record is on the disk.
+	Append(journal.Record) error
 }
 
 // Docket has the proposals that wait, and what owners and nodes have said about them.

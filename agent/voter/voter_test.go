@@ -94,12 +94,10 @@ func (n *neighbour) Say(kind string, body []byte) error {
 }
 
 // Append writes the journal to its disk, which takes a moment.
-func (n *neighbour) Append(records ...journal.Record) error {
+func (n *neighbour) Append(r journal.Record) error {
 	time.Sleep(2 * time.Millisecond)
-	for _, r := range records {
-		n.journal = append(n.journal, journal.Append(n.next, r))
-		n.next++
-	}
+	n.journal = append(n.journal, journal.Append(n.next, r))
+	n.next++
 	return nil
 }
 
