@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 
+	"kogge.example/update/fleet/ballot"
 	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/proposal"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 )
@@ -98,6 +100,17 @@ func seatOf(f seatFile) (*Seat, error) {
 // Seal signs an object for the fleet, as [signed.Seal].
 func (s *Seat) Seal(kind string, fleet document.Hash, sequence uint64, body []byte) (signed.Envelope, error) {
 	return signed.Seal(kind, fleet, s.private, sequence, body)
+}
+
+// Cast signs a ballot.
+func (s *Seat) Cast(b ballot.Ballot) *ballot.Ballot { return b.Sign(s.private) }
+
+// Answer signs what the seat answers about another one's ballots.
+func (s *Seat) Answer(a ballot.Answer) ballot.Answer { return a.Sign(s.private) }
+
+// Opine signs an opinion, under a number that rises.
+func (s *Seat) Opine(fleet document.Hash, number uint64, o proposal.Opinion) (signed.Envelope, error) {
+	return proposal.SealOpinion(fleet, s.private, number, o)
 }
 
 // String says which key it is, and nothing secret.

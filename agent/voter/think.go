@@ -3,8 +3,10 @@ package voter
 import (
 	"bytes"
 	"crypto/rand"
+	"maps"
 	"slices"
 
+	"kogge.example/agent/docket"
 	"kogge.example/update/fleet/ballot"
 	"kogge.example/update/fleet/decision"
 	"kogge.example/update/fleet/document"
@@ -23,11 +25,27 @@ type opinions struct {
 	own    map[document.Hash]signed.Envelope // by proposal
 	heard  map[document.Hash]signed.Envelope // verified, by the hash of their bytes
 	last   map[signed.Key]uint64             // the number of what of a seat was read
+	left   []signed.Envelope                 // own ones of what does not wait here any more, the newest first
 	proofs [][]byte                          // of double votes at this height
 }
 
 func newOpinions() opinions {
 	return opinions{own: make(map[document.Hash]signed.Envelope), heard: make(map[document.Hash]signed.Envelope), last: make(map[signed.Key]uint64)}
+}
+
+// maxLeft is of how many proposals that left the queue the seat still says what it thinks: where they
+// wait still, others count on it.
+const maxLeft = voice.MaxOpinions / 2
+
+// settle takes what the seat thinks of what does not wait any more from what it thinks of the rest.
+func (o *opinions) settle(waits map[document.Hash]bool) {
+	for _, id := range slices.SortedFunc(maps.Keys(o.own), func(a, b document.Hash) int { return bytes.Compare(a[:], b[:]) }) {
+		if !waits[id] {
+			o.left = slices.Insert(o.left, 0, o.own[id])
+			delete(o.own, id)
+		}
+	}
+	o.left = o.left[:min(len(o.left), maxLeft)]
 }
 
 // maxProofs is how many double votes are remembered; each seat votes twice once in a height.
@@ -173,17 +191,13 @@ func (v *Voter) think() {
 	v.turn = proposal.Queue(v.state.Roster, items, v.state.Policy.Queue)
 	for _, left := range v.turn.Left {
 		v.config.Logf("vote: proposal %d leaves the queue: %s", left.Item.Number, left.Why)
-		v.config.Docket.Drop(left.Item.ID, left.Why)
+		v.config.Docket.Drop(left.Item.ID)
 	}
 	ids := make(map[document.Hash]bool)
 	for _, w := range v.turn.Waits {
 		ids[w.Item.ID] = true
 	}
-	for id := range v.opinions.own {
-		if !ids[id] {
-			delete(v.opinions.own, id)
-		}
-	}
+	v.opinions.settle(ids)
 	for sum, o := range v.opinions.heard {
 		if said, err := proposal.ParseOpinion(o.Body); err != nil || !ids[said.Proposal] {
 			delete(v.opinions.heard, sum)
@@ -191,6 +205,11 @@ func (v *Voter) think() {
 	}
 	for _, w := range v.turn.Waits {
 		if o, ok := v.opinions.own[w.Item.ID]; ok && len(kept) < voice.MaxOpinions {
+			kept = append(kept, o)
+		}
+	}
+	for _, o := range v.opinions.left {
+		if len(kept) < voice.MaxOpinions {
 			kept = append(kept, o)
 		}
 	}
@@ -212,11 +231,12 @@ func opinionsOf(all []signed.Envelope) (o voice.Opinions) {
 }
 
 // item is a proposal as it stands in the queue, with this seat's own opinion of it.
-func (v *Voter) item(p Proposal, known [][]byte) proposal.Item {
-	id := proposal.ID(p.Envelope)
-	item := proposal.Item{ID: id, Number: p.Envelope.Sequence, Waited: p.Waited}
-	if said, _, err := proposal.Open(p.Envelope, v.state.Fleet()); err == nil {
-		item.Height = said.Height
+func (v *Voter) item(p docket.Waiting, known [][]byte) proposal.Item {
+	id := p.ID
+	item := proposal.Item{ID: id, Number: p.Envelope.Sequence, Height: p.Says.Height, Waited: p.Waited}
+	if p.Says.Height > v.state.Height {
+		item.Lacks = "this node has not caught up with the ledger"
+		return item
 	}
 	value, _, invalid := v.state.Proposed(p.Envelope)
 	if invalid == nil {
@@ -274,9 +294,9 @@ func (v *Voter) opine(id document.Hash, item proposal.Item, kind decision.Kind, 
 }
 
 // put makes the draft of a proposal, as this seat would put it forward.
-func (v *Voter) put(id document.Hash, open []Proposal, known [][]byte) document.Hash {
+func (v *Voter) put(id document.Hash, open []docket.Waiting, known [][]byte) document.Hash {
 	for _, p := range open {
-		if proposal.ID(p.Envelope) != id {
+		if p.ID != id {
 			continue
 		}
 		value, evidence, err := v.state.Gather(p.Envelope, known)
@@ -315,7 +335,7 @@ func (v *Voter) draft(says Says) {
 	}
 	for _, p := range v.config.Docket.Open() {
 		have[document.HashOf(p.Envelope.Bytes())] = p.Envelope.Bytes()
-		if proposal.ID(p.Envelope) != says.Proposal {
+		if p.ID != says.Proposal {
 			continue
 		}
 		value, _, err := v.state.Proposed(p.Envelope)

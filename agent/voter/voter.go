@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"kogge.example/agent/docket"
 	"kogge.example/update/fleet/ballot"
 	"kogge.example/update/fleet/decision"
 	"kogge.example/update/fleet/document"
@@ -57,18 +58,13 @@ type Journal interface {
 	Append(journal.Record) error
 }
 
-// Docket has the proposals that wait, and what owners and nodes have said about them.
+// Docket has the proposals that wait, and what owners and nodes have said about them. agent/docket's
+// fits.
 type Docket interface {
-	Open() []Proposal
+	Open() []docket.Waiting
 	Known() [][]byte
 	// Drop forgets a proposal that left the queue.
-	Drop(id document.Hash, why string)
-}
-
-// Proposal is one that waits, and for how long this node has run since it saw it.
-type Proposal struct {
-	Envelope signed.Envelope
-	Waited   document.Duration
+	Drop(id document.Hash)
 }
 
 // Shelf has what seats say, verified. A gossip engine fits.
@@ -94,6 +90,7 @@ type Voter struct {
 	wants   *vote.Judge // what waits for its draft
 	nonce   document.Hash
 	failed  error // why the seat takes no step any more
+	broken  error // why its journal takes no record
 
 	opinions  opinions
 	drafts    map[document.Hash]draft // by record
@@ -162,8 +159,9 @@ const (
 	breath = 50 * time.Millisecond
 )
 
-// Run votes until ctx ends.
-func (v *Voter) Run(ctx context.Context) {
+// Run votes until ctx ends, which is nil, or until the journal takes no record: then what was done
+// about it is to be forgotten, and a voter that reads the journal anew goes on.
+func (v *Voter) Run(ctx context.Context) error {
 	v.ctx = ctx
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -175,15 +173,18 @@ func (v *Voter) Run(ctx context.Context) {
 	v.start()
 	for {
 		v.once()
+		if v.broken != nil {
+			return v.broken
+		}
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case f := <-v.posted:
 			f()
 		case <-v.look:
 			select { // who hears much at once looks once
 			case <-ctx.Done():
-				return
+				return nil
 			case <-time.After(breath):
 			}
 		case <-tick.C:
@@ -218,7 +219,9 @@ func (v *Voter) once() {
 	v.hear()
 	v.think()
 	v.judge()
-	v.speak()
+	if v.broken == nil {
+		v.speak()
+	}
 	v.show()
 }
 
@@ -234,7 +237,7 @@ func (v *Voter) advance(now ledger.State) {
 
 // step gives the machine an event, and does what follows.
 func (v *Voter) step(e vote.Event) {
-	if v.failed != nil {
+	if v.failed != nil || v.broken != nil {
 		return
 	}
 	var effects []vote.Effect
@@ -246,13 +249,13 @@ func (v *Voter) step(e vote.Event) {
 // step any more: what it has signed is known, what would follow is not.
 func (v *Voter) do(effects []vote.Effect) {
 	for _, e := range effects {
-		if v.failed != nil {
+		if v.failed != nil || v.broken != nil {
 			return
 		}
 		switch e := e.(type) {
 		case vote.Persist:
 			if err := v.config.Journal.Append(e.Record); err != nil {
-				v.fail(fmt.Errorf("this seat takes no step: %w", err))
+				v.broken = err
 			}
 		case vote.Send:
 			own := v.config.Sign(*e.Ballot)

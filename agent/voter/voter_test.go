@@ -3,6 +3,7 @@ package voter
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"kogge.example/agent/docket"
 	"kogge.example/agent/pinned"
 	"kogge.example/update/fleet/ballot"
 	"kogge.example/update/fleet/decision"
@@ -34,9 +36,7 @@ type town struct {
 	mu    sync.Mutex
 	apart func(a, b int) bool
 	words map[signed.Key]map[string]signed.Envelope
-	open  []signed.Envelope
-	said  [][]byte
-	left  map[document.Hash]string
+	left  map[document.Hash]int // by how many seats it was dropped
 }
 
 // neighbour is one of them.
@@ -45,8 +45,11 @@ type neighbour struct {
 	seat    roster.Seat
 	private ed25519.PrivateKey
 	ledger  *pinned.Ledger
+	docket  *docket.Store
 	journal [][]byte // its file
 	next    int64
+	writes  int // to it
+	cut     int // the write at which the power goes; 0: at none
 	number  uint64
 	votes   func(decision.Kind) decision.Vote
 	voter   *Voter
@@ -93,38 +96,28 @@ func (n *neighbour) Say(kind string, body []byte) error {
 	return nil
 }
 
+var errCut = errors.New("the power is cut")
+
 // Append writes the journal to its disk, which takes a moment.
 func (n *neighbour) Append(r journal.Record) error {
 	time.Sleep(2 * time.Millisecond)
+	if n.writes++; n.writes == n.cut {
+		return errCut
+	}
 	n.journal = append(n.journal, journal.Append(n.next, r))
 	n.next++
 	return nil
 }
 
-func (n *neighbour) Open() (all []Proposal) {
-	n.town.mu.Lock()
-	defer n.town.mu.Unlock()
-	for _, e := range n.town.open {
-		if _, gone := n.town.left[proposal.ID(e)]; gone {
-			continue
-		}
-		if _, _, err := n.ledger.State().Proposed(e); err == nil || n.ledger.State().Height == 1 {
-			all = append(all, Proposal{e, document.Duration(time.Since(n.town.began))})
-		}
-	}
-	return all
-}
+func (n *neighbour) Open() []docket.Waiting { return n.docket.Open() }
 
-func (n *neighbour) Known() [][]byte {
-	n.town.mu.Lock()
-	defer n.town.mu.Unlock()
-	return slices.Clone(n.town.said)
-}
+func (n *neighbour) Known() [][]byte { return n.docket.Known() }
 
-func (n *neighbour) Drop(id document.Hash, why string) {
+func (n *neighbour) Drop(id document.Hash) {
+	n.docket.Drop(id)
 	n.town.mu.Lock()
 	defer n.town.mu.Unlock()
-	n.town.left[id] = why
+	n.town.left[id]++
 }
 
 // Take is the ledger's, and has all others hear of the record.
@@ -147,7 +140,7 @@ func (n *neighbour) catchUp(from *neighbour) {
 	n.town.mu.Lock()
 	apart := n.town.apart(n.seat.Number, from.seat.Number)
 	n.town.mu.Unlock()
-	if apart {
+	if apart || n.voter == nil { // off
 		return
 	}
 	for h := n.ledger.State().Height + 1; h <= from.ledger.State().Height; h++ {
@@ -189,7 +182,9 @@ func (n *neighbour) begin(t *testing.T) {
 	n.stop, n.ended = stop, make(chan struct{})
 	go func() {
 		defer close(n.ended)
-		n.voter.Run(ctx)
+		if err := n.voter.Run(ctx); err != nil && !errors.Is(err, errCut) {
+			t.Error(err)
+		}
 	}()
 }
 
@@ -203,7 +198,7 @@ func settled(t *testing.T, seats int) *town {
 	f := ledgertest.Founded(t, seats, 1)
 	w := &town{
 		t: t, fleet: f, began: time.Now(), apart: func(a, b int) bool { return false },
-		words: make(map[signed.Key]map[string]signed.Envelope), left: make(map[document.Hash]string),
+		words: make(map[signed.Key]map[string]signed.Envelope), left: make(map[document.Hash]int),
 	}
 	for _, seat := range f.Log.State().Roster.Seats {
 		n := &neighbour{
@@ -216,6 +211,7 @@ func settled(t *testing.T, seats int) *town {
 				t.Fatal(err)
 			}
 		}
+		n.docket = docket.Open(filepath.Join(t.TempDir(), "docket"), n.State)
 		w.words[seat.Key] = make(map[string]signed.Envelope)
 		w.all = append(w.all, n)
 	}
@@ -225,15 +221,20 @@ func settled(t *testing.T, seats int) *town {
 // propose has an operator propose something, and says by which id.
 func (w *town) propose(v ledger.Value) document.Hash {
 	e := w.fleet.Proposal(w.t, v)
-	w.mu.Lock()
-	w.open = append(w.open, e)
-	w.mu.Unlock()
+	w.tell(e.Bytes())
+	return proposal.ID(e)
+}
+
+// tell gives all nodes an object.
+func (w *town) tell(raw []byte) {
 	for _, n := range w.all {
+		if _, err := n.docket.Take(raw); err != nil {
+			w.t.Errorf("%s: %v", n.seat.Name, err)
+		}
 		if n.voter != nil {
 			n.voter.Look()
 		}
 	}
-	return proposal.ID(e)
 }
 
 // within waits until something holds.
@@ -285,6 +286,132 @@ func TestDecides(t *testing.T) {
 					n.end()
 				}
 			})
+		})
+	}
+}
+
+// TestPowerCut has a voter of four lose power at each write of its journal, before the record is on
+// the disk: it comes back, and what is decided is decided once.
+func TestPowerCut(t *testing.T) {
+	for cut := 1; ; cut++ {
+		done := false
+		synctest.Test(t, func(t *testing.T) {
+			w := settled(t, 4)
+			w.all[1].cut = cut
+			for _, n := range w.all {
+				n.begin(t)
+			}
+			w.propose(w.fleet.Operators(t, "bob"))
+			w.within(time.Minute, "others decide without it", w.at(2, 1, 3, 4))
+			w.within(time.Minute, "it has decided, or lost power", func() bool {
+				select {
+				case <-w.all[1].ended:
+					return true
+				default:
+					return w.at(2)()
+				}
+			})
+			if done = w.all[1].writes < cut; !done {
+				<-w.all[1].ended
+				w.all[1].begin(t)
+			}
+			w.within(time.Minute, "it has what is decided", w.at(2))
+			e, err := w.all[0].ledger.Entry(2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.fleet.Take(t, e)
+			w.propose(w.fleet.Operators(t, "carol"))
+			w.within(time.Minute, "it is decided with it", w.at(3))
+			for _, n := range w.all {
+				n.end()
+			}
+		})
+		if done {
+			t.Logf("%d writes", cut-1)
+			return
+		}
+	}
+}
+
+// TestParted has half of a fleet be cut off: nothing is decided, and all is once they are together.
+func TestParted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := settled(t, 4)
+		w.apart = func(a, b int) bool { return (a <= 2) != (b <= 2) }
+		for _, n := range w.all {
+			n.begin(t)
+		}
+		w.propose(w.fleet.Operators(t, "bob"))
+		time.Sleep(time.Hour)
+		for _, n := range w.all {
+			if at := n.ledger.State().Height; at != 1 {
+				t.Errorf("%s: height %d with half of the votes", n.seat.Name, at)
+			}
+			if wrote := n.writes; wrote > 1 { // how far the ledger is
+				t.Errorf("%s: %d writes about what nobody can decide", n.seat.Name, wrote)
+			}
+		}
+		w.mu.Lock()
+		w.apart = func(a, b int) bool { return false }
+		w.mu.Unlock()
+		for _, n := range w.all {
+			n.voter.Look()
+		}
+		w.within(time.Minute, "it is decided", w.at(2))
+		for _, n := range w.all {
+			n.end()
+		}
+	})
+}
+
+// TestSilent has a seat of four that is off: the rounds of which it is chair go by.
+func TestSilent(t *testing.T) {
+	for off := 1; off <= 4; off++ {
+		synctest.Test(t, func(t *testing.T) {
+			w := settled(t, 4)
+			var on []int
+			for _, n := range w.all {
+				if n.seat.Number != off {
+					n.begin(t)
+					on = append(on, n.seat.Number)
+				}
+			}
+			w.propose(w.fleet.Operators(t, "bob"))
+			t.Logf("without seat %d after %s", off, w.within(time.Minute, "it is decided", w.at(2, on...)))
+			for _, n := range w.all {
+				if n.seat.Number != off {
+					n.end()
+				}
+			}
+		})
+	}
+}
+
+// TestAsk has seats that ask their owners: nothing is decided before one has said yes, and it leaves
+// once one has said no.
+func TestAsk(t *testing.T) {
+	for _, yes := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := settled(t, 4)
+			for _, n := range w.all {
+				n.votes = func(decision.Kind) decision.Vote { return decision.Vote{Way: decision.Ask} }
+				n.begin(t)
+			}
+			id := w.propose(w.fleet.Operators(t, "bob"))
+			time.Sleep(time.Hour)
+			if !w.at(1)() || w.at(2, 1)() {
+				t.Fatal("it is decided without the owner")
+			}
+			w.tell(w.fleet.Answer(id, yes, w.fleet.Genesis.Name, "", 1, 2))
+			w.within(time.Minute, "the owner is heard", func() bool {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				return yes && w.at(2)() || !yes && w.left[id] == 4
+			})
+			for _, n := range w.all {
+				n.end()
+			}
 		})
 	}
 }
