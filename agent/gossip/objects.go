@@ -37,8 +37,10 @@ const (
 func (e *Engine) took(object signed.Envelope, v shelf.Verdict, from *session) {
 	id, now := e.shelf.Place(object), time.Now()
 	e.origin(id).Owe(1, now)
-	if k := e.kind(object.Kind); k.Pace > 0 {
-		e.origin(id).Rate, e.origin(id).Most = 1/k.Pace.Seconds(), float64(k.Burst)
+	for _, k := range e.config.Kinds {
+		if k.Name == object.Kind && k.Pace > 0 {
+			e.origin(id).Rate, e.origin(id).Most = 1/k.Pace.Seconds(), float64(k.Burst)
+		}
 	}
 	if s := e.sessions[object.By]; s != nil && object.Kind == notice.TLSKeyKind && e.outdated(s.conn) {
 		e.drop(s, reasonRefused) // the seat has another key by now: who has this one may not be its node
@@ -82,15 +84,6 @@ func (e *Engine) origin(id shelf.ID) *bucket.Bucket {
 		e.origins[id] = b
 	}
 	return b
-}
-
-func (e *Engine) kind(name string) notice.Kind {
-	for _, k := range e.config.Kinds {
-		if k.Name == name {
-			return k
-		}
-	}
-	return notice.Kind{}
 }
 
 // tell tells a peer of all that it is to be told.

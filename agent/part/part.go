@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"kogge.example/agent/deeds"
+	"kogge.example/agent/docket"
 	"kogge.example/agent/identity"
 	"kogge.example/agent/machine"
 	"kogge.example/agent/orders"
@@ -44,8 +45,9 @@ type Part struct {
 	run   string // the folder that does not outlive a boot
 	show  func() // has PID 1 look at the facts in it, for the console
 
-	opening sync.Mutex // guards store, and comes before mu
+	opening sync.Mutex // guards store and waiting, and comes before mu
 	store   *papers.Store
+	waiting *docket.Store
 
 	mu    sync.Mutex // guards what follows
 	told  control.Fleet
@@ -124,6 +126,16 @@ func (p *Part) before() (*identity.Seat, *pinned.Ledger, error) {
 		p.seat = seat
 	}
 	return p.seat, taken, nil
+}
+
+// docket is what waits to be decided by the fleet. It is opened once.
+func (p *Part) docket() *docket.Store {
+	p.opening.Lock()
+	defer p.opening.Unlock()
+	if p.waiting == nil {
+		p.waiting = docket.Open(filepath.Join(p.state, "kogge", "docket"), func() ledger.State { return p.trusted(p.opened()) })
+	}
+	return p.waiting
 }
 
 // papers are what operators and nodes of the fleet have signed besides the ledger. They are

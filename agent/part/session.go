@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"kogge.example/agent/docket"
 	"kogge.example/agent/enrol"
 	"kogge.example/agent/gossip"
 	"kogge.example/agent/identity"
@@ -24,6 +25,7 @@ import (
 	"kogge.example/update/fleet/order"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
+	words "kogge.example/update/fleet/voice"
 )
 
 // session is a time in which the node has one seat, in one ledger. What is set before it starts
@@ -46,6 +48,7 @@ type session struct {
 	ways    ways
 	// heeded are the seats of which the service etcd is told; nil: it was told of none yet.
 	heeded atomic.Pointer[map[signed.Key]bool]
+	voting atomic.Pointer[voting] // nil: the seat has not voted yet
 
 	memory   *peers.Memory  // of others
 	seats    control.Seats  // what the service etcd was told last
@@ -65,6 +68,7 @@ func (t *Talk) sit(ctx context.Context, seat *identity.Seat, taken *pinned.Ledge
 		log.Printf("agent: %v", err) // a node that could not hold secrets still talks
 	}
 	s.part.papers().Listen(t.papered.give)
+	s.part.docket().Listen(t.papered.give)
 	s.part.book().Look(s.part.trusted(taken), t.clock.now()) // who is isolated is so from the first session with others on
 	s.connect()
 	return s
@@ -75,7 +79,7 @@ func (s *session) connect() {
 	node := s.part.node
 	s.peers = &gossip.TLS{Certificate: node.Certificate, Find: s.talk.find, Word: s.ownWord}
 	s.engine = gossip.New(gossip.Config{
-		Self: s.seat.Key, Ledger: s.taken, Kinds: slices.Concat(notice.Kinds(), order.Kinds()), Papers: s.part.papers(), Transport: s.peers,
+		Self: s.seat.Key, Ledger: s.taken, Kinds: slices.Concat(notice.Kinds(), order.Kinds(), words.Kinds()), Papers: docket.With(s.part.papers(), s.part.docket()), Transport: s.peers,
 		Grown: s.talk.Look, News: s.hear, Refuse: refuse(s.part.book()),
 		Revoked: func(key document.Hash) bool { return s.part.turnsAway(key.String()) },
 	})
@@ -90,6 +94,10 @@ func (s *session) connect() {
 func (s *session) hear(object signed.Envelope) {
 	s.says.Heard(object)
 	s.board.heard(object)
+	if object.Kind == words.OpinionsKind || object.Kind == words.BallotsKind {
+		s.lookAtVote()
+		return
+	}
 	if of := s.heeded.Load(); object.Kind != notice.StatusKind && (of == nil || (*of)[object.By] || order.Is(object.Kind)) {
 		s.talk.news.give()
 	}
@@ -104,6 +112,7 @@ func (s *session) start() (end func()) {
 	all.Go(func() { s.says.Run(ctx, s.board) })
 	all.Go(func() { s.board.client.Run(ctx) })
 	all.Go(func() { s.board.runGateway(ctx) })
+	all.Go(func() { s.vote(ctx) })
 	return func() {
 		stop()
 		all.Wait()
@@ -161,6 +170,7 @@ func (s *session) next(tick <-chan time.Time) (look, on bool) {
 		return false, true
 	case <-s.talk.papered:
 		s.engine.Papered()
+		s.lookAtVote()
 	case <-s.talk.changed:
 		s.part.Tell()
 		if _, now, _ := s.talk.seated(); now != s.taken {
@@ -188,6 +198,7 @@ func (s *session) advanced() {
 	s.engine.Advanced()
 	s.board.client.Advanced()
 	s.board.gateway.Advanced()
+	s.lookAtVote()
 }
 
 // word is a seat's own word for its TLS key, once it has said it.

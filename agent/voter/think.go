@@ -429,7 +429,9 @@ func (v *Voter) say(kind string, body []byte, nothing bool) {
 		return
 	}
 	if err := v.config.Shelf.Say(kind, body); err != nil {
-		v.config.Logf("vote: %v", err)
+		if v.ctx.Err() == nil {
+			v.config.Logf("vote: %v", err)
+		}
 		return
 	}
 	v.said[kind] = string(body)

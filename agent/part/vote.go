@@ -1,0 +1,115 @@
+package part
+
+import (
+	"context"
+	"errors"
+	"log"
+	"time"
+
+	"kogge.example/agent/journal"
+	"kogge.example/agent/pinned"
+	"kogge.example/agent/voter"
+	"kogge.example/update/fleet/decision"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/proposal"
+	"kogge.example/update/fleet/signed"
+)
+
+// trustedLedger is the node's ledger, whose state is the one that the node acts by.
+type trustedLedger struct {
+	*pinned.Ledger
+	part *Part
+	look func()
+}
+
+func (l trustedLedger) State() ledger.State { return l.part.trusted(l.Ledger) }
+
+// Take takes what this seat has decided, and has the session look at it.
+func (l trustedLedger) Take(height int64, e ledger.Entry) error {
+	err := l.Ledger.Take(height, e)
+	if err == nil {
+		l.look()
+	}
+	return err
+}
+
+// voice is what seats say of votes: it travels as notices do.
+type voice struct{ *session }
+
+func (v voice) Objects(kind string) []signed.Envelope { return v.engine.Objects(kind) }
+
+// Say says something above what others have heard of this seat, as after its disk was restored from
+// a copy.
+func (v voice) Say(kind string, body []byte) error {
+	const tries = 3
+	var err error
+	for range tries {
+		var e signed.Envelope
+		if e, err = v.seat.Seal(kind, v.taken.State().Fleet(), v.numbers.Next(), body); err != nil {
+			return err
+		}
+		if err = v.board.Publish(e); !errors.Is(err, notice.ErrOlder) {
+			return err
+		}
+		if newer, ok := v.board.Object(kind, v.seat.Key); ok {
+			v.numbers.Heard(newer.Sequence)
+		}
+	}
+	return err
+}
+
+// The journal is opened again after so long, when the disk did not give it or take a record, and a seat
+// without a vote is looked at as often.
+const againVoting = 30 * time.Second
+
+// vote has the seat vote while it has a vote, until ctx ends.
+func (s *session) vote(ctx context.Context) {
+	said := ""
+	for ctx.Err() == nil {
+		if seat, ok := s.taken.State().Roster.ByKey(s.seat.Key); ok && seat.Vote {
+			err := s.voteOnce(ctx)
+			if err != nil && err.Error() != said {
+				said = err.Error()
+				log.Printf("agent: %v", err)
+			}
+			s.voting.Store(&voting{problem: err})
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(againVoting):
+		}
+	}
+}
+
+// voting is the voter that runs, or why none does.
+type voting struct {
+	voter   *voter.Voter
+	problem error
+}
+
+// voteOnce votes until ctx ends, or the journal takes nothing more.
+func (s *session) voteOnce(ctx context.Context) error {
+	j, memory, err := journal.Open(s.part.state, s.taken.State().Fleet(), s.seat)
+	if err != nil {
+		return err
+	}
+	v := voter.New(voter.Config{
+		Self: s.seat.Key, Ledger: trustedLedger{s.taken, s.part, s.talk.Look}, Journal: j, Memory: memory, Docket: s.part.docket(), Shelf: voice{s},
+		Sign: s.seat.Cast, SignAnswer: s.seat.Answer,
+		Opine: func(o proposal.Opinion) (signed.Envelope, error) {
+			return s.seat.Opine(s.taken.State().Fleet(), s.numbers.Next(), o)
+		},
+		Votes: func(k decision.Kind) decision.Vote { return proposal.VoteOn(k, nil) },
+		Logf:  func(format string, args ...any) { log.Printf("agent: "+format, args...) },
+	})
+	s.voting.Store(&voting{voter: v})
+	return errors.Join(v.Run(ctx), j.Close())
+}
+
+// lookAtVote has the voter look, if there is one.
+func (s *session) lookAtVote() {
+	if now := s.voting.Load(); now != nil && now.voter != nil {
+		now.voter.Look()
+	}
+}
