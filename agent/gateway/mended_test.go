@@ -111,7 +111,8 @@ func TestTidy(t *testing.T) {
 }
 
 // TestTidyQuiet has nobody write anything while the gateways look through all keys: what is of the fleet
-// stays as it was written, and junk goes though no word of the fleet's has come after it.
+// stays as it was written, and junk goes though no word of the fleet's has come after it. A lease that ran
+// out on a busy machine is no fault here: that status is written anew, and no gateway has taken it out.
 func TestTidyQuiet(t *testing.T) {
 	w := newWorld(t, 4, 1)
 	w.whole()
@@ -121,11 +122,13 @@ func TestTidyQuiet(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	revisions := func() map[string]int64 {
+	revisions := func() map[string]int64 { // of what no lease keeps
 		all := make(map[string]int64)
 		if err := s.List(t.Context(), board.Root, "", func(items []store.Item) error {
 			for _, i := range items {
-				all[i.Key] = i.Revision
+				if i.Lease == 0 {
+					all[i.Key] = i.Revision
+				}
 			}
 			return nil
 		}); err != nil {
@@ -135,27 +138,39 @@ func TestTidyQuiet(t *testing.T) {
 	}
 	before := revisions()
 	for _, n := range w.nodes {
-		if before[board.Place{Topic: board.Nodes, Node: n.seat.Key.ID(), Kind: notice.StatusKind}.Key()] == 0 {
-			t.Fatalf("%s has no status", n.seat.Name)
+		if before[board.Place{Topic: board.Nodes, Node: n.seat.Key.ID(), Kind: notice.NodeKind}.Key()] == 0 {
+			t.Fatalf("%s has no record", n.seat.Name)
 		}
 	}
-	for _, key := range []string{"/zzz", board.Root + "zzz"} {
+	junk := []string{"/zzz", board.Root + "zzz"}
+	for _, key := range junk {
 		w.etcd.Until("junk is written", func() bool {
 			_, done, err := s.Write(t.Context(), []store.Write{{Key: key}})
 			return err == nil && done
 		})
 	}
+	w.etcd.Until("junk is gone", func() bool {
+		for _, n := range w.nodes[:3] {
+			n.gateway.Tidy(t.Context())
+		}
+		for _, key := range junk {
+			if i, err := s.Get(t.Context(), key); err != nil || i.Revision > 0 {
+				return false
+			}
+		}
+		return true
+	})
 	var removed uint64
 	for _, n := range w.nodes[:3] {
-		n.gateway.Tidy(t.Context())
 		removed += n.gateway.Stats().Removed
 	}
-	if removed != 2 {
+	if removed > 2 {
 		t.Errorf("%d keys were taken out, and 2 are nobody's", removed)
 	}
 	if after := revisions(); !maps.Equal(before, after) {
 		t.Errorf("before: %v\nafter: %v", before, after)
 	}
+	w.etcdHas(w.nodes...)
 }
 
 // TestTidyFull fills etcd with junk until it takes no write any more: it is taken out, and then nodes are

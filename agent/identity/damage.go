@@ -26,6 +26,7 @@ var without = map[string]struct{ follows, mend string }{
 	nodeKeyName:    {"this node shows a key made for this start, and is in no fleet", "kogge node adopt takes it in again, by a new join.yaml and with the seat that it has"},
 	membershipName: {"this node is in no fleet", "kogge node adopt takes it in again, by a new join.yaml and with the seat that it has"},
 	enrolmentName:  {"this node does not know how it came: without a seat or an acceptance it is new", "kogge fleet accept accepts it"},
+	addedToldName:  {"callers may be let in that a member has called revoked", "an operator tells it which keys the fleet has revoked (kogge node adopt ADDRESS --all-revoked)"},
 	toldName:       {"callers may be let in that a member has called revoked", "an operator tells it which keys the fleet has revoked (kogge node adopt ADDRESS --all-revoked)"},
 	revokedName:    {"this node knows of operators the first one alone", "he tells it which keys the fleet has revoked, all of them (kogge node adopt ADDRESS --all-revoked)"},
 	addedName:      {"this node knows of operators the first one alone", "he tells it which keys the fleet has revoked, all of them (kogge node adopt ADDRESS --all-revoked)"},
@@ -35,6 +36,12 @@ var without = map[string]struct{ follows, mend string }{
 const newerMend = "start the release that has written it"
 
 func (d damage) has(name string) bool { _, is := d[name]; return is }
+
+// mayBeWhole says that nothing is to take the place of a file, as it may be whole: the disk did not give it,
+// or a later release has written it.
+func (d damage) mayBeWhole(name string) bool {
+	return d[name].unread || errors.Is(d[name].why, document.ErrNewer)
+}
 
 // aside keeps a damaged file beside it, before another one takes its place, whether it can be read or
 // not. One that a later release has written is whole: nothing takes its place.
@@ -66,7 +73,7 @@ func (n *Node) Problem() error {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	var all []error
-	for _, name := range []string{nodeKeyName, membershipName, enrolmentName, revokedName, addedName, toldName} {
+	for _, name := range []string{nodeKeyName, membershipName, enrolmentName, revokedName, addedName, toldName, addedToldName} {
 		if b, is := n.damaged[name]; is {
 			mend := without[name].mend
 			if errors.Is(b.why, document.ErrNewer) {

@@ -3,7 +3,6 @@ package identity
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
@@ -151,8 +150,6 @@ func (n *Node) EnrolKnowing(told []string, use, certDER []byte, chain ...[]byte)
 	if _, err := n.verify(m); err != nil {
 		return fmt.Errorf("enrol: %w", err)
 	}
-	// The genesis vouches for the first operator, and who has no other way to the node has him.
-	told = slices.DeleteFunc(slices.Concat(told, n.Told()), func(key string) bool { return key == m.genesis.FirstOperatorID() })
 	if err := n.tell(told); err != nil { // another one may have told it others, before a cut
 		return fmt.Errorf("enrol: %w", err)
 	}

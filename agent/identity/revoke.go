@@ -3,10 +3,12 @@ package identity
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"sync/atomic"
 
+	"kogge.example/update/durable"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 )
@@ -47,13 +49,13 @@ func (n *Node) Revoke(keys ...string) error {
 }
 
 // RevokeAll is [Node.Revoke] of all keys that the fleet has revoked: a list that could not be read is
-// whole again.
+// whole again, and so is what a member has told, as far as that is known.
 func (n *Node) RevokeAll(keys ...string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	err := n.revoke(keys, true)
-	if wrong, is := n.damaged[toldName]; err == nil && is && !errors.Is(wrong.why, document.ErrNewer) {
-		err = n.tell(n.Told()) // as far as it can be read
+	if err == nil {
+		err = n.toldAll()
 	}
 	if err != nil {
 		return fmt.Errorf("revoke %w", err)
@@ -86,20 +88,21 @@ func (n *Node) revoke(keys []string, all bool) error {
 	}
 	if len(names) == 0 && len(after) > len(before) {
 		names = []string{revokedName}
-		if wrong := n.damaged[revokedName]; wrong.unread || errors.Is(wrong.why, document.ErrNewer) { // it may be whole
+		if n.damaged.mayBeWhole(revokedName) {
 			names = []string{addedName}
 		}
 	}
 	for _, name := range names {
-		if err := n.writeRevoked(name, after, all); err != nil {
+		if err := n.writeList(name, after, all); err != nil {
 			return fmt.Errorf("%d keys: %w", len(keys), err)
 		}
+		n.revoked.Store(&after)
 	}
 	return nil
 }
 
-// writeRevoked has a file list keys, which count once it does; all says that none is missing.
-func (n *Node) writeRevoked(name string, keys map[string]bool, all bool) error {
+// writeList has a file list keys; all says that none is missing.
+func (n *Node) writeList(name string, keys map[string]bool, all bool) error {
 	wrong, damaged := n.damaged[name]
 	partial := damaged && !all
 	text, err := document.Encode(revokedFile{revokedVersion, slices.Sorted(maps.Keys(keys)), partial})
@@ -116,77 +119,7 @@ func (n *Node) writeRevoked(name string, keys map[string]bool, all bool) error {
 	if partial {
 		n.damaged[name] = broken{why: errPartial}
 	}
-	n.revoked.Store(&keys)
 	return nil
-}
-
-// toldName is the file with the keys that the member has called revoked by which the node came in.
-// Nobody has signed that list, and the member may be hostile: it turns callers of the node's API away,
-// and a few nodes (agent/part), until an operator revokes those keys himself, or says which of them are
-// to come in.
-const (
-	toldName = "told.json"
-	maxTold  = 1000 // keys
-)
-
-// LetIn lets keys in again, durably, that a member alone has called revoked. Others stay as they are.
-func (n *Node) LetIn(keys ...string) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	told := *n.told.Load()
-	if !slices.ContainsFunc(keys, func(key string) bool { return told[key] }) {
-		return nil
-	}
-	left := slices.DeleteFunc(slices.Collect(maps.Keys(told)), func(key string) bool { return slices.Contains(keys, key) })
-	if err := n.tell(left); err != nil {
-		return fmt.Errorf("let in %w", err)
-	}
-	return nil
-}
-
-// tell keeps what a member has called revoked, in the place of what another one has. Of a longer list
-// it keeps the front. n.mu is held.
-func (n *Node) tell(keys []string) error {
-	all := make(map[string]bool)
-	for _, key := range keys {
-		if fleet.IsHash(key) && key != n.Key() && len(all) < maxTold {
-			all[key] = true
-		}
-	}
-	if maps.Equal(all, *n.told.Load()) && !n.damaged.has(toldName) {
-		return nil
-	}
-	text, err := document.Encode(revokedFile{Version: revokedVersion, Keys: slices.Sorted(maps.Keys(all))})
-	if err == nil {
-		err = n.damaged.aside(n.files, toldName)
-	}
-	if err == nil {
-		err = n.files.Replace(toldName, text)
-	}
-	if err != nil {
-		return fmt.Errorf("%d keys that a member has called revoked: %w", len(all), err)
-	}
-	delete(n.damaged, toldName)
-	n.told.Store(&all)
-	return nil
-}
-
-// Told are the keys that are turned away because a member has called them revoked, and no operator
-// has: sorted.
-func (n *Node) Told() (keys []string) {
-	for key := range *n.told.Load() {
-		if !n.Revoked(key) {
-			keys = append(keys, key)
-		}
-	}
-	slices.Sort(keys)
-	return keys
-}
-
-// TurnsAway says whether who calls with a key is turned away: it was withdrawn, or a member has said
-// so. It fits [fleet.Genesis.VerifyPeer].
-func (n *Node) TurnsAway(key string) bool {
-	return n.Revoked(key) || (*n.told.Load())[key]
 }
 
 // RevokedKeys are all keys that were withdrawn, sorted.
@@ -200,14 +133,13 @@ func (n *Node) Revoked(key string) bool { return (*n.revoked.Load())[key] }
 
 // readAgain reads the lists that the disk did not give: it may by now. n.mu is held.
 func (n *Node) readAgain() {
-	all := maps.Clone(*n.revoked.Load())
-	for _, name := range []string{revokedName, addedName} {
-		if n.damaged[name].unread {
+	n.readLists(func(name string) bool {
+		unread := n.damaged[name].unread
+		if unread {
 			delete(n.damaged, name)
-			n.read(name, func(raw []byte) error { return addKeys(all, raw) })
 		}
-	}
-	n.revoked.Store(&all)
+		return unread
+	})
 }
 
 // addKeys adds the keys of a list, and of one that is damaged those that can still be read.
@@ -223,17 +155,42 @@ func addKeys(all map[string]bool, raw []byte) error {
 }
 
 // readRevoked reads the lists. Of one that cannot be read all keys stay revoked that are found in
-// it, and [Node.Forgets] says that there may have been more.
+// it, and [Node.Forgets] says that there may have been more. Those of a list that lies aside stay so, too:
+// the disk may not have given it when another one took its place.
 func (n *Node) readRevoked() {
+	n.revoked.Store(new(map[string]bool))
+	n.told.Store(new(map[string]bool))
+	n.readLists(func(string) bool { return true })
+	all := maps.Clone(*n.revoked.Load())
+	for _, name := range []string{revokedName, addedName} {
+		for i := range durable.MaxAside {
+			raw, err := n.files.Read(durable.AsideName(name, i+1))
+			if errors.Is(err, fs.ErrNotExist) {
+				break
+			}
+			_ = addKeys(all, raw)
+		}
+	}
+	n.revoked.Store(&all)
+}
+
+// readLists reads those that are wanted, and adds what they list to what is known.
+func (n *Node) readLists(wanted func(name string) bool) {
 	for _, list := range []struct {
 		names []string
-		into  *atomic.Pointer[map[string]bool]
-	}{{[]string{revokedName, addedName}, &n.revoked}, {[]string{toldName}, &n.told}} {
+		keys  *atomic.Pointer[map[string]bool]
+	}{{[]string{revokedName, addedName}, &n.revoked}, {toldNames, &n.told}} {
 		all := make(map[string]bool)
+		maps.Copy(all, *list.keys.Load())
 		for _, name := range list.names {
-			n.read(name, func(raw []byte) error { return addKeys(all, raw) })
+			if wanted(name) {
+				n.read(name, func(raw []byte) error { return addKeys(all, raw) })
+			}
 		}
-		list.into.Store(&all)
+		if list.keys == &n.told {
+			n.spare(all)
+		}
+		list.keys.Store(&all)
 	}
 }
 

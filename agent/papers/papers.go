@@ -17,6 +17,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,6 +39,7 @@ type Store struct {
 	set     *token.Set
 	changed func()
 	damaged map[string]bool   // files that could not be read when the store was opened
+	unknown map[string]int    // those that could be read and not be understood, by the kind of paper
 	past    past              // what was refused that others go on to have
 	counts  map[string]uint64 // refusals, by reason
 }
@@ -54,7 +57,7 @@ type files interface {
 // papers are verified that come later; it also says whose keys are revoked. A file that is not what was
 // written is laid aside, and counted until the next start: others have what was in it, unless that is over.
 // One that the disk does not give stays where it is, and so does a whole one that this release does not
-// understand, or has no room for. So it is with the folder: with the error there is a store, without
+// understand ([Store.Unknown]), or has no room for. So it is with the folder: with the error there is a store, without
 // papers.
 func Open(dir string, state func() ledger.State) (*Store, error) {
 	s, err := open(folder(dir), state)
@@ -65,7 +68,7 @@ func Open(dir string, state func() ledger.State) (*Store, error) {
 }
 
 func open(files files, state func() ledger.State) (*Store, error) {
-	s := &Store{files: files, state: state, set: token.NewSet(), changed: func() {}, counts: make(map[string]uint64), damaged: make(map[string]bool)}
+	s := &Store{files: files, state: state, set: token.NewSet(), changed: func() {}, counts: make(map[string]uint64), damaged: make(map[string]bool), unknown: make(map[string]int)}
 	names, err := files.List()
 	if err != nil {
 		return s, err
@@ -93,6 +96,8 @@ func open(files files, state func() ledger.State) (*Store, error) {
 			s.aside(name)
 		case errors.Is(err, token.ErrFull), errors.Is(err, token.ErrUsed):
 			again = append(again, raw)
+		case err != nil:
+			s.unknown[kindOf(raw)]++
 		}
 	}
 	// What a cut has left lies beside what took its place, and may have had the last room.
@@ -101,6 +106,18 @@ func open(files files, state func() ledger.State) (*Store, error) {
 	}
 	return s, nil
 }
+
+// kindOf is what a paper says that it is, if it can be read; it may be anything.
+func kindOf(paper []byte) string {
+	fields, _, ok := document.Fields(paper, 1)
+	if !ok {
+		return ""
+	}
+	return string(fields[0][:min(len(fields[0]), maxKind)])
+}
+
+// maxKind is the bytes that are told of a kind.
+const maxKind = 64
 
 // aside lays a file aside that is not what was written.
 func (s *Store) aside(name string) {
@@ -161,6 +178,7 @@ func (s *Store) recall() error {
 	before.set.Age(s.set.Now())
 	s.set = before.set
 	maps.Copy(s.damaged, before.damaged)
+	s.unknown = before.unknown
 	return nil
 }
 
@@ -209,11 +227,14 @@ func (s *Store) Opens(r token.Record, tlsKey document.Hash, now time.Time) error
 	return s.count(s.set.Opens(r, tlsKey, now))
 }
 
+const later = "of a later release"
+
 // reasons are refusals, as people are told how many there were.
 var reasons = []struct {
 	is   error
 	word string
 }{
+	{token.ErrLater, later}, {document.ErrNewer, later}, // before what else they are
 	{token.ErrRevoked, "token revoked"}, {token.ErrUsed, "token used up"}, {token.ErrExpired, "token expired"},
 	{token.ErrOther, "token for another node"}, {token.ErrName, "name of another node"}, {token.ErrPaper, "not signed by an operator"},
 	{token.ErrUse, "not a use of a token"}, {token.ErrFull, "too many papers"},
@@ -247,6 +268,37 @@ func (s *Store) Damaged() int {
 	defer s.mu.Unlock()
 	return len(s.damaged)
 }
+
+// Unknown is how many files this release does not understand, by the kind of paper that is in them ("": it
+// cannot be read): a later one has written them. They do not count, and stay.
+func (s *Store) Unknown() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.unknown)
+}
+
+// Problem says which papers do not count here that lie on STATE; nil: none.
+func (s *Store) Problem() error {
+	var damaged, unknown error
+	if n := s.Damaged(); n > 0 {
+		damaged = fmt.Errorf("%d papers of the fleet on STATE could not be read when the agent started, and come again from others if they count", n)
+	}
+	kinds, n := s.Unknown(), 0
+	var named []string
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		n += kinds[kind]
+		if len(named) < maxNamed {
+			named = append(named, fmt.Sprintf("%q: %d", kind, kinds[kind]))
+		}
+	}
+	if n > 0 {
+		unknown = fmt.Errorf("%d papers of the fleet on STATE are not understood by this release, and do not count here (by kind: %s): start the release that has written them", n, strings.Join(named, ", "))
+	}
+	return errors.Join(damaged, unknown)
+}
+
+// maxNamed is how many kinds are named.
+const maxNamed = 5
 
 // Sum stands for all that is here.
 func (s *Store) Sum() document.Hash {

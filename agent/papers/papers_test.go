@@ -9,6 +9,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -210,7 +211,11 @@ func TestNotUnderstood(t *testing.T) {
 		}
 	}
 	files := d.AfterCut(1)
-	for _, later := range []string{"of another kind", string(document.Message("kogge/later/v2", []byte("x")))} {
+	body := []byte(`{"version":2}`)
+	issued := ledgertest.Must[token.Paper](t)(token.Sign(token.AcceptKind, w.state.Fleet(), body, w.admin)).Bytes()
+	used := ledgertest.Must[signed.Envelope](t)(signed.Seal(token.UseKind, w.state.Fleet(), ledgertest.Private("a"), 0, body)).Bytes()
+	long := strings.Repeat("k", 100)
+	for _, later := range []string{"of another kind", string(document.Message("kogge/later/v2", []byte("x"))), string(document.Message("kogge/later/v2", []byte("y"))), string(document.Message(long)), string(issued), string(used)} {
 		files["papers/"+document.HashOf([]byte(later)).String()] = summed([]byte(later))
 	}
 	for i := range 6 { // more than the token and its slack have
@@ -223,8 +228,22 @@ func TestNotUnderstood(t *testing.T) {
 		if left := disk.AfterCut(1); after.Damaged() != 0 || !maps.EqualFunc(files, left, bytes.Equal) {
 			t.Errorf("%d are damaged; there lie %v", after.Damaged(), slices.Sorted(maps.Keys(left)))
 		}
+		want := map[string]int{"": 1, "kogge/later/v2": 2, long[:64]: 1, token.AcceptKind: 1, token.UseKind: 1}
+		if got := after.Unknown(); !maps.Equal(got, want) {
+			t.Errorf("not understood are %v", got)
+		}
+		if err := after.Problem(); err == nil || !strings.Contains(err.Error(), `6 papers of the fleet on STATE are not understood by this release, and do not count here (by kind: "": 1, "kkk`) ||
+			!strings.Contains(err.Error(), `"kogge/later/v2": 2`) {
+			t.Errorf("it says %v", err)
+		}
 		if _, _, ok := after.Accepted(ledgertest.Key(t, "a")); !ok {
 			t.Error("what is understood is not there")
+		}
+		for _, later := range [][]byte{issued, used, document.Message("kogge/later/v2", w.state.Record[:], []byte("issuer"), []byte("body"), []byte("signature"))} {
+			before := maps.Clone(after.Refused())
+			if _, err := after.Take(later); err == nil || after.Refused()["of a later release"] != before["of a later release"]+1 {
+				t.Errorf("from others: %v, refused were %v", err, after.Refused())
+			}
 		}
 	}
 }

@@ -148,8 +148,8 @@ func (p *Part) papers() *papers.Store {
 		if err != nil {
 			log.Printf("agent: %v", err)
 		}
-		if n := store.Damaged(); n > 0 {
-			log.Printf("agent: %d papers of the fleet cannot be read: others have what was in them", n)
+		if wrong := store.Problem(); wrong != nil {
+			log.Printf("agent: %v", wrong)
 		}
 		p.store = store
 	}
@@ -283,11 +283,7 @@ func (p *Part) Problem() error {
 	if err != nil {
 		return err
 	}
-	var lost error
-	if n := p.papers().Damaged(); n > 0 {
-		lost = fmt.Errorf("%d papers of the fleet on STATE could not be read when the agent started, and come again from others if they count", n)
-	}
-	return errors.Join(taken.Problem(), p.seatless(), p.book().Problem(), lost)
+	return errors.Join(taken.Problem(), p.seatless(), p.book().Problem(), p.papers().Problem())
 }
 
 // place is what people and other programs of the node are told of it. Whether the node has a

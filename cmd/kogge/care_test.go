@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -35,9 +36,31 @@ func (o typist) does(want string, args ...string) {
 // lacks wants one to go well, and not to print something.
 func (o typist) lacks(what string, args ...string) {
 	o.t.Helper()
-	if out, err := o.run(args...); err != nil || strings.Contains(out, what) {
-		o.t.Errorf("kogge %s: %v: %s", strings.Join(args, " "), err, out)
+	if out, said, err := o.heard(args...); err != nil || strings.Contains(out, what) || strings.Contains(said, what) {
+		o.t.Errorf("kogge %s: %v: %s%s", strings.Join(args, " "), err, out, said)
 	}
+}
+
+// warns wants one to go well, and to say something beside what it shows.
+func (o typist) warns(want string, args ...string) {
+	o.t.Helper()
+	if out, said, err := o.heard(args...); err != nil || !strings.Contains(said, want) || strings.Contains(out, want) {
+		o.t.Errorf("kogge %s: %v: %s%s", strings.Join(args, " "), err, out, said)
+	}
+}
+
+// heard is run, and what is said on the terminal beside what is shown.
+func (o typist) heard(args ...string) (out, said string, err error) {
+	o.t.Helper()
+	terminal, wrong := os.Create(filepath.Join(o.t.TempDir(), "stderr"))
+	must(o.t, wrong)
+	defer terminal.Close()
+	defer func(before *os.File) { os.Stderr = before }(os.Stderr)
+	os.Stderr = terminal
+	out, err = o.run(args...)
+	text, wrong := os.ReadFile(terminal.Name())
+	must(o.t, wrong)
+	return out, string(text), err
 }
 
 // fails wants one to fail with an error, and with advice.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -40,8 +41,8 @@ another. So does a stranger who has a key of the node CA: you are shown both key
 --shows gives the key that you were told.
 
 A node that came in by a token turns away those whom the member has called revoked that let it in. You are
-shown whom nobody has revoked here: revoke them here, too, or, if the member has lied, give each key with
---let-in. A node whose list of revoked keys is damaged lets in the first operator alone, who says with
+shown whom nobody has revoked here: revoke them here, too, or, if the member has lied, give each key, or the
+name of who has it, with --let-in. A node whose list of revoked keys is damaged lets in the first operator alone, who says with
 --all-revoked that no key is missing on his computer.`,
 		Example: "  kogge node adopt 192.0.2.7\n  kogge node adopt kogge-3f2a9c.local\n  kogge node adopt [2001:db8::7]:7443 --name n1 --fleet hanse",
 		Args:    exactly("ADDRESS"), ValidArgsFunction: cobra.NoFileCompletions,
@@ -56,7 +57,7 @@ shown whom nobody has revoked here: revoke them here, too, or, if the member has
 	t.fleetFlag(cmd)
 	cmd.Flags().StringVar(&name, "name", "", "name of the node in the fleet (default: the name in its token, else its host name)")
 	cmd.Flags().StringVar(&shows, "shows", "", "`KEY` that the node shows in the place of its seat's, or its first 12 digits (default: ask on the terminal)")
-	cmd.Flags().StringArrayVar(&letIn, "let-in", nil, "`KEY` that a member has called revoked and that is not, or its first 12 digits (may be repeated)")
+	cmd.Flags().StringArrayVar(&letIn, "let-in", nil, "`KEY` that a member has called revoked and that is not, its first 12 digits, or who has it (may be repeated)")
 	cmd.Flags().BoolVar(&all, "all-revoked", false, "the keys that are revoked on this computer are all that the fleet has revoked")
 	return cmd
 }
@@ -119,10 +120,21 @@ func adoptAs(ctx context.Context, ring *keyring.Keyring, address string, says ad
 // settleKeys says what a node has of others about revoked keys, and tells it what the operator says of that.
 func settleKeys(ctx context.Context, ring *keyring.Keyring, address string, node operate.Adopted, says adoption, out io.Writer) error {
 	other, word := node.Other, &apiv1.RevokeRequest{All: says.all}
+	again := "kogge node adopt " + address + " --fleet " + ring.Genesis.Name
+	if node.Denied && (says.all || len(says.letIn) > 0) {
+		return hinted{fmt.Errorf("node %s: only an admin of the fleet may say which keys are revoked, and which are not", node.Name), "ask one of them (kogge operator list) for: " + again}
+	}
+	if node.Denied {
+		say("Whom node %s turns away on a member's word alone is told to an admin: %s", node.Name, again)
+	}
 	for _, typed := range says.letIn {
-		key, err := toldKey(other.GetTold(), typed)
+		key, err := toldKey(ring, other.GetTold(), typed)
 		if err != nil {
 			return fmt.Errorf("node %s: %w", node.Name, err)
+		}
+		if key == "" {
+			say("Node %s does not turn away %.64q on a member's word: there is nobody to let in.", node.Name, typed)
+			continue
 		}
 		word.LetIn = append(word.LetIn, key)
 	}
@@ -136,8 +148,8 @@ func settleKeys(ctx context.Context, ring *keyring.Keyring, address string, node
 		}
 	}
 	if other.GetForgets() {
-		fmt.Fprintf(out, "Node %s cannot read any more which keys were revoked, and of operators lets in the first one alone. If the keys that\n"+
-			"are revoked here are all that the fleet has revoked: kogge node adopt %s --fleet %s --all-revoked\n", node.Name, address, ring.Genesis.Name)
+		say("Node %s cannot read any more which keys were revoked, and of operators lets in the first one alone. If the keys that\n"+
+			"are revoked here are all that the fleet has revoked: %s --all-revoked", node.Name, again)
 	}
 	if len(other.GetTold()) == 0 {
 		return nil
@@ -146,26 +158,46 @@ func settleKeys(ctx context.Context, ring *keyring.Keyring, address string, node
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "Node %s turns away %s that nobody has revoked here. The member that let it in has called them revoked:\n", node.Name, count(len(other.Told), "key"))
+	say("Node %s turns away %s that nobody has revoked here. The member that let it in has called them revoked:", node.Name, count(len(other.Told), "key"))
 	for _, key := range other.Told {
-		fmt.Fprintf(out, "  %s  %s\n", apart(other.Told, key), cmp.Or(named[key], "not known here"))
+		say("  %s  %s", apart(other.Told, key), cmp.Or(named[key].String(), "not known here"))
 	}
-	_, err = fmt.Fprintf(out, "If that is so, revoke them here, too (kogge operator revoke, kogge node revoke). If the member has lied, let them in:\n"+
-		"kogge node adopt %s --fleet %s --let-in %s\n", address, ring.Genesis.Name, apart(other.Told, other.Told[0]))
-	return err
+	say("If that is so, revoke them here, too (kogge operator revoke, kogge node revoke). If the member has lied, let them in:\n"+
+		"%s --let-in %s", again, apart(other.Told, other.Told[0]))
+	return nil
 }
 
-// toldKey is the one of some keys that begins as somebody has typed. Who made up the others may have had
-// them begin alike.
-func toldKey(told []string, typed string) (string, error) {
-	fits := slices.DeleteFunc(slices.Clone(told), func(key string) bool { return !begins(key, typed) })
-	switch len(fits) {
-	case 0:
-		return "", hinted{fmt.Errorf("it turns away nobody of key %.64q by a member's word alone", typed), "whom operators have revoked makes a new key: kogge operator invite"}
-	case 1:
-		return fits[0], nil
+// toldKey is the one of some keys that somebody means: by its digits, or by the name of who has it, as far as
+// this computer knows. Who made up the others may have had them begin alike. "": none of them is meant.
+func toldKey(ring *keyring.Keyring, told []string, typed string) (string, error) {
+	named, err := holders(ring)
+	if err != nil {
+		return "", err
 	}
-	return "", hinted{fmt.Errorf("%d keys begin with %.64q: %s", len(fits), typed, strings.Join(fits[:min(len(fits), 4)], ", ")), "type more of the digits"}
+	revoked, err := ring.RevokedKeys()
+	if err != nil {
+		return "", err
+	}
+	means := func(key string) bool { return begins(key, typed) }
+	if len(typed) < hashDigits || strings.Trim(strings.ToLower(typed), "0123456789abcdef") != "" { // else a node's name could pass for a key
+		means = func(key string) bool { return named[key].name == typed }
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(named)), means) {
+			return "", hinted{fmt.Errorf("no operator and no node of the name %.64q is known here", typed), fmt.Sprintf("of a key type %d digits or more", hashDigits)}
+		}
+		if has := slices.Collect(maps.Values(named)); slices.Contains(has, holder{operatorHolder, typed}) && slices.Contains(has, holder{nodeHolder, typed}) {
+			return "", hinted{fmt.Errorf("an operator and a node have the name %.64q", typed), fmt.Sprintf("type %d digits or more of the key", hashDigits)}
+		}
+	}
+	fits := slices.DeleteFunc(slices.Clone(told), func(key string) bool { return !means(key) })
+	switch {
+	case len(fits) == 1:
+		return fits[0], nil
+	case len(fits) > 1:
+		return "", hinted{fmt.Errorf("%.64q is %d keys: %s", typed, len(fits), strings.Join(fits[:min(len(fits), 4)], ", ")), "type all digits of the one that is to be let in"}
+	case slices.ContainsFunc(revoked, means):
+		return "", hinted{fmt.Errorf("%.64q is revoked on this computer", typed), "whom operators have revoked makes a new key: kogge operator invite"}
+	}
+	return "", nil
 }
 
 // apart is a key in few digits, or in all of them if another one begins with the few.
@@ -177,27 +209,40 @@ func apart(all []string, key string) string {
 	return short
 }
 
-// holders are the names of those whose keys this computer knows, of operators and nodes, by key as in
-// fleet.Peer.Key.
-func holders(ring *keyring.Keyring) (map[string]string, error) {
-	all := make(map[string]string)
+// holder is who has a key.
+type holder struct{ kind, name string }
+
+const operatorHolder, nodeHolder = "operator", "node"
+
+func (h holder) String() string { return strings.TrimSpace(h.kind + " " + h.name) }
+
+// holders are those whose keys this computer knows, by key as in fleet.Peer.Key.
+func holders(ring *keyring.Keyring) (map[string]holder, error) {
+	all := make(map[string]holder)
 	l, _, err := operate.Ledger(ring)
 	if err != nil {
 		return nil, err
 	}
 	for _, o := range l.State().Operators {
-		all[o.Key.String()] = "operator " + o.Name
+		all[o.Key.String()] = holder{operatorHolder, o.Name}
 	}
 	people, err := ring.Operators()
 	if err != nil {
 		return nil, err
 	}
 	for _, o := range people {
-		all[o.Key] = "operator " + o.Name
+		all[o.Key] = holder{operatorHolder, o.Name}
+	}
+	lost, err := ring.RevokedNodes()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range lost {
+		all[n.Key] = holder{nodeHolder, n.Name}
 	}
 	nodes, err := operate.Nodes(ring)
 	for name, n := range nodes {
-		all[n.Key] = "node " + name
+		all[n.Key] = holder{nodeHolder, name}
 	}
 	return all, err
 }

@@ -52,7 +52,7 @@ func revokeNode(ctx context.Context, ring *keyring.Keyring, fleetName, name stri
 	if err != nil {
 		return err
 	}
-	missed, err := printTold(out, nodes)
+	missed, err := printTold(out, fleetName, nodes)
 	if err != nil || len(missed) == 0 {
 		return err
 	}

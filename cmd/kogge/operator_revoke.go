@@ -83,7 +83,7 @@ func revoke(ctx context.Context, ring *keyring.Keyring, fleetName, name string, 
 		fmt.Fprintf(out, "This computer knows no node of the fleet. Nodes that are adopted later learn of it then.\n")
 		return nil
 	}
-	missed, err := printTold(out, nodes)
+	missed, err := printTold(out, fleetName, nodes)
 	if err != nil || len(missed) == 0 {
 		return err
 	}
@@ -92,19 +92,19 @@ func revoke(ctx context.Context, ring *keyring.Keyring, fleetName, name string, 
 }
 
 // printTold prints which nodes know who is revoked, and returns the names of those that do
-// not.
-func printTold(out io.Writer, nodes []operate.Told) (missed []string, err error) {
+// not. What some of them say of other keys is a warning.
+func printTold(out io.Writer, fleetName string, nodes []operate.Told) (missed []string, err error) {
 	w := newTable(out)
 	for _, n := range nodes {
 		if n.Err == nil {
-			more := ""
-			switch {
-			case n.Other.GetForgets():
-				more = "; it cannot read any more who was revoked before: kogge node adopt ADDRESS --all-revoked"
-			case len(n.Other.GetTold()) > 0:
-				more = "; a member has called " + count(len(n.Other.Told), "more key") + " revoked there: kogge node adopt shows which"
+			adopt := "kogge node adopt " + n.Address + " --fleet " + fleetName
+			if n.Other.GetForgets() {
+				say("Node %s cannot read any more who was revoked before: %s --all-revoked", n.Node, adopt)
 			}
-			w.row("  %s\ttold%s\n", n.Node, more)
+			if told := len(n.Other.GetTold()); told > 0 {
+				say("Node %s turns away %s more on a member's word alone. This shows which: %s", n.Node, count(told, "key"), adopt)
+			}
+			w.row("  %s\ttold\n", n.Node)
 			continue
 		}
 		missed = append(missed, n.Node)

@@ -64,11 +64,11 @@ func Remove(name string) error {
 	return nil
 }
 
-// asideSuffix is behind the name of a file that lies aside, and maxAside is how many lie aside of one
+// asideSuffix is behind the name of a file that lies aside. MaxAside is how many lie aside of one
 // name: a disk that decays is not to be filled with them.
 const (
 	asideSuffix = ".damaged"
-	maxAside    = 9
+	MaxAside    = 9
 )
 
 // AsideName is under which name a file lies aside: NAME.damaged, and where another one of that name lies
@@ -86,7 +86,7 @@ func aside(name string) (as string, kept bool, err error) {
 	if err != nil {
 		return "", false, err
 	}
-	for n := 1; n <= maxAside; n++ {
+	for n := 1; n <= MaxAside; n++ {
 		as = AsideName(name, n)
 		there, err := os.Lstat(as)
 		switch {

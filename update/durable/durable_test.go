@@ -177,7 +177,7 @@ func TestKeep(t *testing.T) {
 			t.Errorf("%q is kept as %q, %v", content, got, err)
 		}
 	}
-	for i := range 2 * maxAside {
+	for i := range 2 * MaxAside {
 		if err := Replace(name, []byte{byte(i)}, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -185,7 +185,7 @@ func TestKeep(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if all, err := os.ReadDir(dir); err != nil || len(all) != maxAside {
+	if all, err := os.ReadDir(dir); err != nil || len(all) != MaxAside {
 		t.Errorf("in the folder lie %v, %v", all, err)
 	}
 	if got, err := os.ReadFile(AsideName(name, 1)); err != nil || string(got) != "first" {

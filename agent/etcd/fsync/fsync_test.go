@@ -69,6 +69,21 @@ func TestDisk(t *testing.T) {
 	}
 }
 
+// TestAskedMore: of a disk that was fit more is asked than before. It is measured again, and not judged by
+// old figures for ever.
+func TestAskedMore(t *testing.T) {
+	dir := t.TempDir()
+	d := Disk{Slowest: time.Minute}
+	if d.Probe(dir); d.Unfit() != "" || d.slow != 0 {
+		t.Fatalf("%d probes: %s", d.slow, d.Unfit())
+	}
+	before := d.at.Add(-time.Hour)
+	d.Slowest, d.at = time.Nanosecond, before
+	if d.Probe(dir); d.slow != 1 || d.at.Equal(before) || !strings.HasSuffix(d.Unfit(), "after 15s") {
+		t.Errorf("%d probes, again: %t: %s", d.slow, !d.at.Equal(before), d.Unfit())
+	}
+}
+
 // TestRest: a disk that was busy while the node booted is not left out for long, and one
 // that is slow is not worn by probes.
 func TestRest(t *testing.T) {

@@ -22,8 +22,9 @@ type Adopted struct {
 	// Unasked says that this computer knows of no founding, and that none of the other nodes
 	// could be asked: if the fleet is founded, the node does not know it.
 	Unasked bool
-	// Other is as in [Told], of a node that was in the fleet already.
-	Other *apiv1.RevokeResponse
+	// Other is as in [Told]. Denied says that this operator may not ask for it.
+	Other  *apiv1.RevokeResponse
+	Denied bool
 }
 
 // Unanswered is the error of an address at which nobody answers.
@@ -74,10 +75,7 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 		}
 		in := Adopted{Name: is.Name, Before: true}
 		if err == nil {
-			var untold error
-			in.Unasked, err = giveLedger(ctx, k, is.Name, tell)
-			in.Other, untold = tellAdopted(ctx, k, is.Name, address, tell)
-			err = errors.Join(err, untold)
+			err = in.inform(ctx, k, address, tell)
 		}
 		return in, err
 	}
@@ -107,30 +105,23 @@ func Adopt(ctx context.Context, k *keyring.Keyring, address, name string, tell f
 	if err := RememberNode(k, is.Name, node); err != nil {
 		return Adopted{}, err
 	}
-	// Who revokes tells the nodes of nodes.json: a key that was revoked since we asked
-	// is for us to tell.
-	late, err := k.RevokedKeys()
-	if err == nil && len(late) > len(revoked) {
-		if _, err = (Remote{Keys: k, Name: is.Name, Address: address, Tell: tell}).TellRevoked(ctx, &apiv1.RevokeRequest{Keys: late}); err != nil {
-			err = Untold{is.Name, err}
-		}
-	}
-	unasked := false
-	if err == nil {
-		unasked, err = giveLedger(ctx, k, is.Name, tell)
-	}
-	return Adopted{Name: is.Name, Unasked: unasked}, err
+	in := Adopted{Name: is.Name}
+	err = in.inform(ctx, k, address, tell)
+	return in, err
 }
 
-// tellAdopted tells a node that is in the fleet already which keys are revoked, if any: it may have come
-// in by a member that left some out. What that has made up is for the operator to say. Of an operator who
-// may not say so the node hears of none, and he has it remembered all the same.
-func tellAdopted(ctx context.Context, k *keyring.Keyring, name, address string, tell func(Notice)) (*apiv1.RevokeResponse, error) {
-	other, err := Remote{Keys: k, Name: name, Address: address, Tell: tell}.TellRevoked(ctx, &apiv1.RevokeRequest{})
-	if err != nil && connect.CodeOf(err) != connect.CodePermissionDenied {
-		return nil, Untold{name, err}
+// inform gives a node of the fleet the ledger, and tells it which keys are revoked: it may have come in by a
+// member that left some out, and who revokes tells the nodes of nodes.json, so that what was revoked since
+// this one was asked is for us to tell. What a member has made up is for the operator to say. Of an operator
+// who may not say so the node hears of none, and he has it remembered all the same.
+func (in *Adopted) inform(ctx context.Context, k *keyring.Keyring, address string, tell func(Notice)) error {
+	var err, untold error
+	in.Unasked, err = giveLedger(ctx, k, in.Name, tell)
+	in.Other, untold = Remote{Keys: k, Name: in.Name, Address: address, Tell: tell}.TellRevoked(ctx, &apiv1.RevokeRequest{})
+	if in.Denied = connect.CodeOf(untold) == connect.CodePermissionDenied; untold != nil && !in.Denied {
+		err = errors.Join(err, Untold{in.Name, untold})
 	}
-	return other, nil
+	return err
 }
 
 // giveLedger gives a node the fleet's ledger, if the fleet is founded. Where this computer knows

@@ -22,8 +22,8 @@ import (
 )
 
 // served is a node that waits to be adopted by a fleet which was founded months ago, the
-// fleet's keyring, and where the node answers.
-func served(t *testing.T, months int) (*keyring.Keyring, *identity.Node, string) {
+// fleet's keyring, and where the node answers. before are done in the node's folder.
+func served(t *testing.T, months int, before ...func(dir string) error) (*keyring.Keyring, *identity.Node, string) {
 	t.Helper()
 	state, then := t.TempDir(), time.Now().AddDate(0, -months, 0)
 	k, err := keyring.Create("hanse", "ada", then)
@@ -39,6 +39,11 @@ func served(t *testing.T, months int) (*keyring.Keyring, *identity.Node, string)
 	token, err := k.NewToken(keyring.Terms{Node: "n1", Life: 10 * 365 * 24 * time.Hour}, then)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, do := range before {
+		if err := do(filepath.Join(state, "identity")); err != nil {
+			t.Fatal(err)
+		}
 	}
 	node, err := identity.OpenNode(filepath.Join(state, "identity"))
 	if err == nil {

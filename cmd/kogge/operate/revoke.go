@@ -42,8 +42,9 @@ func Revoke(k *keyring.Keyring, name string, now time.Time) (Revocation, error) 
 
 // Told is how it went to tell one node something.
 type Told struct {
-	Node string
-	Err  error // nil: it knows
+	Node    string
+	Address string // where it was told of revoked keys
+	Err     error  // nil: it knows
 	// Other is what a node that was told of revoked keys says of others: this computer's are not all that
 	// the fleet has revoked, and a member may have lied. nil: nothing.
 	Other *apiv1.RevokeResponse
@@ -79,8 +80,8 @@ func TellRevoked(ctx context.Context, k *keyring.Keyring, tell func(Notice)) ([]
 			all[i] = Told{Node: names[i], Err: keyring.ErrNoNode}
 			return
 		}
-		all[i].Node = names[i]
-		all[i].Other, all[i].Err = Remote{Keys: k, Name: names[i], Address: nodes[names[i]].Address, Tell: tell}.TellRevoked(ctx, &apiv1.RevokeRequest{Keys: keys})
+		all[i].Node, all[i].Address = names[i], nodes[names[i]].Address
+		all[i].Other, all[i].Err = Remote{Keys: k, Name: names[i], Address: all[i].Address, Tell: tell}.TellRevoked(ctx, &apiv1.RevokeRequest{Keys: keys})
 	})
 	return all, nil
 }

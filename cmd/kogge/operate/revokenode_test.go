@@ -2,9 +2,11 @@ package operate
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -124,6 +126,51 @@ func TestAdoptTells(t *testing.T) {
 	}
 	if a, err := Adopt(t.Context(), k, address, "", func(n Notice) { t.Errorf("%+v", n) }); err != nil || !a.Before || !node.Revoked(lost) {
 		t.Errorf("%+v, %v; it has %v as revoked", a, err, node.RevokedKeys())
+	}
+}
+
+// TestAdoptHears: who adopts a node is told whom it turns away by a member's word alone, the first time, too.
+// An operator who may not ask that adopts it all the same, and it is said that he may not.
+func TestAdoptHears(t *testing.T) {
+	liar := strings.Repeat("07", 32)
+	k, node, address := served(t, 1, func(dir string) error {
+		return errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, "told.json"), []byte(`{"version": 1, "keys": ["`+liar+`"]}`), 0o600))
+	})
+	quiet := func(n Notice) { t.Errorf("heard %+v", n) }
+	for _, before := range []bool{false, true} {
+		if a, err := Adopt(t.Context(), k, address, "", quiet); err != nil || a.Before != before || !slices.Equal(a.Other.GetTold(), []string{liar}) || a.Denied {
+			t.Errorf("%+v, %v", a, err)
+		}
+	}
+	invitation, err := k.Invite("bob", fleet.RoleOperator, time.Hour, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	n, err := keyring.Accept(root, "hanse", invitation, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := k.SignRequest(n.Request, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob, err := keyring.InstallOperator(root, cert, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err := Adopt(t.Context(), bob, address, "", quiet); err != nil || a.Name != "n1" || !a.Denied || a.Other != nil {
+		t.Errorf("bob: %+v, %v", a, err)
+	}
+	if err := node.LetIn(liar); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := Adopt(t.Context(), k, address, "", quiet); err != nil || a != (Adopted{Name: "n1", Before: true}) {
+		t.Errorf("it turns nobody away: %+v, %v", a, err)
 	}
 }
 

@@ -215,8 +215,37 @@ func strictly(raw []byte, value any) error {
 	return d.Decode(value) // whoever read it before has seen to what follows
 }
 
-// broken says where text is no JSON, and why; nil: it is JSON.
+// maxDepth is how many levels a document may have, one in the other. Ours have far fewer, and what
+// reads them need not bear a level for each byte of a stranger's.
+const maxDepth = 32
+
+// tooDeep is where text has more levels than a document may; -1: nowhere. It is asked before text is
+// known to be JSON: all that it knows of that is where a string ends.
+func tooDeep(raw []byte) int {
+	depth, quoted := 0, false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case quoted && c == '\\':
+			i++ // whatever it is, it does not end the string
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{', c == '[':
+			if depth++; depth > maxDepth {
+				return i
+			}
+		case c == '}', c == ']':
+			depth--
+		}
+	}
+	return -1
+}
+
+// broken says where text is no JSON, and why, or is nested too deep; nil: it is neither.
 func broken(raw []byte) error {
+	if at := tooDeep(raw); at >= 0 {
+		return fmt.Errorf("%s: it is nested more than %d levels deep", place(raw, at, ""), maxDepth)
+	}
 	var syntax *json.SyntaxError
 	if err := json.Unmarshal(raw, new(json.RawMessage)); !errors.As(err, &syntax) {
 		return nil

@@ -104,7 +104,8 @@ type Change struct {
 
 // Put takes a paper or a use, verified by the ledger's state. Which ones a set holds does not
 // depend on their order, but for tokens that were used more often than they may be. The error
-// wraps [ErrPaper], [ErrUse], [ErrUsed] or [ErrFull].
+// wraps [ErrPaper], [ErrUse], [ErrUsed] or [ErrFull]. What a later release may have written is [ErrLater] or
+// [document.ErrNewer], too.
 func (s *Set) Put(raw []byte, state ledger.State) (Change, error) {
 	return s.put(raw, func(p Paper) error { _, err := p.Verify(state); return err })
 }
@@ -138,8 +139,10 @@ func (s *Set) put(raw []byte, verify func(Paper) error) (Change, error) {
 		return s.putEnd(p, c, verify)
 	case AcceptKind:
 		return s.putAccept(p, c, verify)
+	case RecordKind:
+		return c, fmt.Errorf("%w: a token's record is kept in its use", ErrPaper)
 	}
-	return c, fmt.Errorf("%w: its kind is %.70q", ErrPaper, p.Kind)
+	return c, fmt.Errorf("%w: its kind is %.70q: %w", ErrPaper, p.Kind, ErrLater)
 }
 
 func (s *Set) putUse(raw []byte, verify func(Paper) error) (Change, error) {

@@ -58,6 +58,9 @@ const (
 // ErrPaper is of bytes that are no paper of an operator of the fleet.
 var ErrPaper = errors.New("not a paper that an operator of this fleet has signed")
 
+// ErrLater is of a paper whose kind this release does not know: a later one may have written it.
+var ErrLater = errors.New("this release does not know it")
+
 // Sign makes a paper with an operator's key. What is too large is an error.
 func Sign(kind string, id document.Hash, body []byte, operator *ecdsa.PrivateKey) (Paper, error) {
 	if _, err := fleet.P256(&operator.PublicKey); err != nil {
