@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,8 +15,21 @@ import (
 	"kogge.example/update/fleet/signed"
 )
 
-// maxEvidence is how many objects a decision rests on, at most.
-const maxEvidence = 4096
+// What a decision rests on, at most. The bytes are those in a certificate, and leave it room for the signatures
+// of as many seats as may vote: so what voters may decide is what a ledger can take.
+const (
+	maxEvidence      = 4096 // objects
+	maxEvidenceBytes = maxCertificate - 1<<10 - roster.MaxVotes*signatureBytes
+	signatureBytes   = 160 // of a signature in a certificate, with the longest number
+)
+
+// evidenceBytes are those of objects as a certificate has them: base64, in quotes, a line each.
+func evidenceBytes(objects [][]byte) (n int) {
+	for _, o := range objects {
+		n += len(`    "",`+"\n") + base64.StdEncoding.EncodedLen(len(o))
+	}
+	return n
+}
 
 // EvidenceRoot is the root of the RFC 6962 tree whose leaves are signed objects, in their order;
 // zero: there are none.
@@ -61,6 +75,9 @@ type evidence struct {
 func (s State) read(v Value, objects [][]byte, signatures bool) (ev evidence, err error) {
 	if len(objects) > maxEvidence {
 		return ev, fmt.Errorf("field evidence: %d objects: %d at most", len(objects), maxEvidence)
+	}
+	if n := evidenceBytes(objects); n > maxEvidenceBytes {
+		return ev, fmt.Errorf("field evidence: %d bytes in a certificate: %d at most", n, maxEvidenceBytes)
 	}
 	if root := EvidenceRoot(objects); root != v.Evidence {
 		return ev, fmt.Errorf("field evidence: the value names %s, and the root of what is there is %s", v.Evidence.Short(), root.Short())
