@@ -84,6 +84,62 @@ func TestGatherNo(t *testing.T) {
 	}
 }
 
+// TestGatherFlood has one who may speak say so much that not all of it could ever be evidence: the chair takes
+// one word of each, and decides. Else one seat that has just got a vote would stop its fleet for good.
+func TestGatherFlood(t *testing.T) {
+	const many = 4200
+	w := ledgertest.Founded(t, 7, 1)
+	withKaper(t, w) // whose seat 8 has a vote since height 2
+	seat, _ := w.Log.State().Roster.Seat(8)
+	var flood [][]byte
+	for i := range uint64(many) {
+		o := proposal.Opinion{Proposal: document.HashOf(fmt.Append(nil, i)), Height: 2, Valid: true, Ready: true}
+		flood = append(flood, ledgertest.Must[signed.Envelope](t)(proposal.SealOpinion(w.Log.State().Fleet(), ledgertest.PrivateOf(seat), i, o)).Bytes())
+	}
+	ninth := ledgertest.Seat(t, 9, "n9")
+	for name, v := range map[string]ledger.Value{"operators": w.Operators(t, "mia"), "unseat it": unseated(nil, 8), "seat another": seated("", ninth)} {
+		_, evidence, err := w.Log.State().Gather(w.Proposal(t, v), append(flood, w.Request(t, ninth)))
+		if err != nil || len(evidence) > 3 {
+			t.Errorf("%s: %d objects, %v", name, len(evidence), err)
+		}
+	}
+
+	p := w.Proposal(t, seated("", ninth))
+	known := [][]byte{flood[0]}
+	for i := range uint64(many) {
+		r := roster.Request{Version: 1, Nonce: fmt.Append(nil, i), Name: "n9", Journal: ninth.Journal, TLSKey: document.HashOf(nil), Arch: "amd64"}
+		known = append(known, ledgertest.Must[signed.Envelope](t)(signed.Seal(roster.RequestKind, w.Log.State().Fleet(), ledgertest.Private("n9"), i, r.Encode())).Bytes())
+	}
+	if _, evidence, err := w.Log.State().Gather(p, known); err != nil || len(evidence) != 3 {
+		t.Errorf("a node asks often: %d objects, %v", len(evidence), err)
+	}
+
+	p = w.Proposal(t, value(func(v *ledger.Value) { v.Owners = &decision.Owners{Owner: ledgertest.NewOwner(t, "kaper", "new")} }))
+	known = [][]byte{w.Answer(proposal.ID(p), true, "kaper", "", 1, 2), w.Answer(proposal.ID(p), true, "kaper", "new", 1, 2)}
+	for i := range int64(many) {
+		known = append(known, w.AnswerAgain(i+1, proposal.ID(p), true, "hanse", "", 1, 2))
+	}
+	if _, evidence, err := w.Log.State().Gather(p, known); err != nil || len(evidence) != 4 {
+		t.Errorf("an owner says yes often: %d objects, %v", len(evidence), err)
+	}
+}
+
+// TestGatherNewKeys has an owner take back with his own keys that he gets others: who has those does not
+// speak for him.
+func TestGatherNewKeys(t *testing.T) {
+	w := ledgertest.Founded(t, 7, 1)
+	withKaper(t, w)
+	p := w.Proposal(t, value(func(v *ledger.Value) { v.Owners = &decision.Owners{Owner: ledgertest.NewOwner(t, "kaper", "new")} }))
+	id := proposal.ID(p)
+	known := [][]byte{w.Answer(id, true, "hanse", "", 1, 2), w.AnswerAgain(1, id, true, "kaper", "", 1, 2), w.AnswerAgain(3, id, true, "kaper", "new", 1, 2)}
+	if _, _, err := w.Log.State().Gather(p, known); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := w.Log.State().Gather(p, append(known, w.AnswerAgain(2, id, false, "kaper", "", 2, 3))); err == nil {
+		t.Error("the keys that an owner is to get take back his no")
+	}
+}
+
 // TestEvidenceRoot takes the root of the evidence as RFC 6962 says, without kogge's tree.
 func TestEvidenceRoot(t *testing.T) {
 	var root func(leaves [][]byte) [32]byte

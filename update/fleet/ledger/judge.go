@@ -2,8 +2,10 @@ package ledger
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"kogge.example/update/fleet/decision"
@@ -156,7 +158,7 @@ func (s State) consented(v Value, after State, ev *evidence, signatures bool) er
 			return fmt.Errorf("field isolate.seats: %w: that needs a yes of owner %s", beyond, s.Genesis.Name)
 		}
 	case v.Owners != nil:
-		return s.rekeyed(v.Owners, ev)
+		return s.rekeyed(v, ev)
 	case v.Settle != nil && v.Settle.Veto:
 		no := func(a proposal.Answer) bool { return a.Owner == s.Claim.Owner.Name && !a.Yes }
 		if !slices.ContainsFunc(ev.answers, no) {
@@ -170,32 +172,50 @@ func (s State) consented(v Value, after State, ev *evidence, signatures bool) er
 
 // requested wants each new node to have asked for the seat that it gets.
 func requested(seats map[signed.Key]roster.Seat, ev *evidence) error {
-	for key, seat := range seats {
-		r, has := ev.requests[key]
-		switch {
-		case !has:
-			return fmt.Errorf("field evidence: the node of seat %d (%s) has not asked for it with key %s", seat.Number, seat.Name, key.ID().Short())
-		case r.Name != seat.Name || r.Journal != seat.Journal:
-			return fmt.Errorf("field evidence: the node of key %s is %s with journal %s, and seat %d is for %s with journal %s", key.ID().Short(), r.Name, r.Journal, seat.Number, seat.Name, seat.Journal)
-		case (seat.Member || seat.Spare) && !roster.MayBeMember(r.Arch):
-			return fmt.Errorf("field evidence: seat %d (%s) is to run etcd, and not on %.20q", seat.Number, seat.Name, r.Arch)
+	byNumber := func(a, b roster.Seat) int { return cmp.Compare(a.Number, b.Number) }
+	for _, seat := range slices.SortedFunc(maps.Values(seats), byNumber) {
+		r, has := ev.requests[seat.Key]
+		if !has {
+			return fmt.Errorf("field evidence: the node of seat %d (%s) has not asked for it with key %s", seat.Number, seat.Name, seat.Key.ID().Short())
+		}
+		if err := asks(seat, r); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+// asks wants a request to be for a seat.
+func asks(seat roster.Seat, r roster.Request) error {
+	switch {
+	case r.Name != seat.Name || r.Journal != seat.Journal:
+		return fmt.Errorf("field evidence: the node of key %s is %s with journal %s, and seat %d is for %s with journal %s", seat.Key.ID().Short(), r.Name, r.Journal, seat.Number, seat.Name, seat.Journal)
+	case (seat.Member || seat.Spare) && !roster.MayBeMember(r.Arch):
+		return fmt.Errorf("field evidence: seat %d (%s) is to run etcd, and not on %.20q", seat.Number, seat.Name, r.Arch)
+	}
+	return nil
+}
+
 // rekeyed wants those to say yes who may give an owner other keys.
-func (s State) rekeyed(d *decision.Owners, ev *evidence) error {
-	yes, needed := s.Roster.VotesOf(ev.yes), s.Roster.Quorum()
-	if d.Lost {
-		needed = roster.LostVotes(s.Roster.Votes())
-	} else if !ev.yes(d.Owner.Name) {
+func (s State) rekeyed(v Value, ev *evidence) error {
+	if d := v.Owners; !d.Lost && !ev.yes(d.Owner.Name) {
 		return fmt.Errorf("field evidence: owner %s says no yes with the keys that are his", d.Owner.Name)
 	}
-	if yes < needed {
+	if yes, needed := s.Roster.VotesOf(ev.yes), s.yesNeeded(v); yes < needed {
 		return fmt.Errorf("field evidence: owners of %d votes say yes, and those of %d have to", yes, needed)
 	}
 	return nil
+}
+
+// yesNeeded is of how many votes the owners have to say yes to a decision.
+func (s State) yesNeeded(v Value) int {
+	switch {
+	case v.Owners == nil:
+		return 1 // of the one owner who is asked, if he is
+	case v.Owners.Lost:
+		return roster.LostVotes(s.Roster.Votes())
+	}
+	return s.Roster.Quorum()
 }
 
 // votedTwice wants the proof of it.
