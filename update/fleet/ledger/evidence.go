@@ -144,23 +144,20 @@ func (ev *evidence) answer(s State, v Value, raw []byte, signatures bool) error 
 	if v.Settle != nil || v.Kind().OneKey() {
 		needed = 1
 	}
-	old := errors.New("the fleet has no such owner")
+	// By the keys that are his, by those that the decision gives him, who says so that somebody has them, or
+	// by both: some of them may be the same.
+	err = errors.New("the fleet has no such owner")
 	if there {
-		if old = verified(a, s.Fleet(), owner, needed, signatures); old == nil {
+		if err = verified(a, s.Fleet(), owner, needed, signatures); err == nil {
 			ev.answers = append(ev.answers, a)
-			if signatures {
-				return nil
-			}
 		}
 	}
-	// Those keys that the decision gives an owner, who says by them that somebody has them.
 	for _, o := range v.newOwners() {
 		if o.Name == a.Owner && a.Yes && verified(a, s.Fleet(), o, o.Threshold, signatures) == nil {
-			ev.fresh[o.Name] = true
-			return nil
+			ev.fresh[o.Name], err = true, nil
 		}
 	}
-	return old
+	return err
 }
 
 func verified(a proposal.Answer, fleet document.Hash, owner roster.Owner, needed int, signatures bool) error {

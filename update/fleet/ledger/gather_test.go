@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -294,6 +295,31 @@ func TestAnswered(t *testing.T) {
 	} {
 		if a, err := w.Log.State().Answered(c.kind, c.raw); (err == nil) != c.want || err != nil && !errors.Is(err, proposal.ErrAnswer) {
 			t.Errorf("%s: %+v, %v", c.kind, a, err)
+		}
+	}
+}
+
+// TestSomeKeys has an owner change one of his keys, or how many of them act as him: then one answer is by the
+// keys that he has and by those that he gets.
+func TestSomeKeys(t *testing.T) {
+	for name, change := range map[string]func(*roster.Owner){
+		"one key":       func(o *roster.Owner) { o.Keys[2] = ledgertest.Key(t, "another key") },
+		"all three act": func(o *roster.Owner) { o.Threshold = 3 },
+		"one acts":      func(o *roster.Owner) { o.Threshold = 1 },
+		"without one":   func(o *roster.Owner) { o.Keys = o.Keys[:2] },
+	} {
+		w := ledgertest.Founded(t, 4, 1)
+		o, _ := w.Log.State().Roster.Owner("hanse")
+		o.Keys = slices.Clone(o.Keys)
+		change(&o)
+		p := w.Proposal(t, value(func(v *ledger.Value) { v.Owners = &decision.Owners{Owner: o} }))
+		keys := []int{1, 2, 3}[:max(2, o.Threshold)]
+		v, evidence, err := w.Log.State().Gather(p, [][]byte{w.Answer(proposal.ID(p), true, "hanse", "", keys...)})
+		if err == nil {
+			err = w.Decides(t, v, evidence)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
