@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"kogge.example/update/fleet/decision"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/proposal"
 	"kogge.example/update/fleet/roster"
@@ -115,12 +116,12 @@ func (ev *evidence) twice(v Value, raw []byte) error {
 	return err
 }
 
-// isAbout wants an answer or an opinion to be about the proposal that stands before it, or about the
-// record that is to be settled.
-func (ev *evidence) isAbout(v Value, id document.Hash) error {
+// isAbout wants an answer or an opinion to be about the proposal that stands before it, or about what is
+// decided without one.
+func (ev *evidence) isAbout(otherwise, id document.Hash) error {
 	about := ev.id
-	if v.Settle != nil {
-		about = v.Settle.Record
+	if about.IsZero() {
+		about = otherwise
 	}
 	switch {
 	case about.IsZero():
@@ -131,12 +132,24 @@ func (ev *evidence) isAbout(v Value, id document.Hash) error {
 	return nil
 }
 
+// topic is what opinions of a value are about that no operator proposes; zero: one does.
+func (s State) topic(v Value) (about document.Hash) {
+	if row, _ := decision.Of(v.Kind()); row.Proposer == decision.Voter {
+		about = s.Topic(v)
+	}
+	return about
+}
+
 func (ev *evidence) answer(s State, v Value, raw []byte, signatures bool) error {
 	a, err := proposal.ParseAnswer(raw)
 	if err != nil {
 		return err
 	}
-	if err := ev.isAbout(v, a.Proposal); err != nil {
+	var waits document.Hash
+	if v.Settle != nil {
+		waits = v.Settle.Record
+	}
+	if err := ev.isAbout(waits, a.Proposal); err != nil {
 		return fmt.Errorf("%w: %w", proposal.ErrAnswer, err)
 	}
 	owner, there := s.Roster.Owner(a.Owner)
@@ -203,7 +216,7 @@ func (ev *evidence) object(s State, v Value, raw []byte, signatures bool) error 
 			return err
 		}
 		// Of a seat that is awaited any opinion is one that it has signed.
-		if err := ev.isAbout(v, o.Proposal); err != nil && !slices.Contains(s.Awaited, seat.Number) {
+		if err := ev.isAbout(s.topic(v), o.Proposal); err != nil && !slices.Contains(s.Awaited, seat.Number) {
 			return fmt.Errorf("%w: %w", proposal.ErrOpinion, err)
 		}
 		if was, there := ev.opinions[seat.Number]; !there || o.Height > was.Height {

@@ -172,7 +172,7 @@ func (c *choice) chosen() (all [][]byte) {
 }
 
 // Accuse is the decision that the proof of a double vote leads to, which needs no operator, and what it
-// rests on. What the seats think of it they say of the SHA-256 of the proof.
+// rests on. What the seats think of it they say of its [State.Topic].
 func (s State) Accuse(proof []byte) (Value, [][]byte, error) {
 	t, err := parseTwice(proof)
 	if err != nil {
@@ -185,8 +185,8 @@ func (s State) Accuse(proof []byte) (Value, [][]byte, error) {
 
 // EndWaiting is the decision about an owner who waits for other keys: that he gets them, or, with the
 // answer of an old key that objects, that nothing comes of it. It needs no operator. What the seats
-// think of it they say of the record that decided the waiting; an objection may come at any time, and that
-// the time is over is for them to say.
+// think of it they say of its [State.Topic]; an objection may come at any time, and that the time is over is
+// for each to say, by [State.Waited].
 func (s State) EndWaiting(objection []byte) (v Value, evidence [][]byte, err error) {
 	if s.Claim == nil {
 		return v, nil, fmt.Errorf("%w: no owner waits for other keys", ErrValue)

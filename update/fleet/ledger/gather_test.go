@@ -83,6 +83,28 @@ func TestGatherNo(t *testing.T) {
 	if _, _, err := w.Log.State().Gather(p, [][]byte{yes, w.Answer(id, false, "hanse", "", 2, 3)}); err == nil {
 		t.Error("a yes counts that was taken back")
 	}
+
+	v, evidence, err := w.Log.State().Gather(p, [][]byte{yes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	no, again := w.AnswerAgain(2, id, false, "hanse", "", 2, 3), w.AnswerAgain(3, id, true, "hanse", "", 1, 3)
+	for name, c := range map[string]struct {
+		known [][]byte
+		good  bool
+	}{
+		"nothing": {nil, true}, "what is there": {[][]byte{yes, evidence[0], nil}, true}, "a no": {[][]byte{no}, false},
+		"a no that was taken back": {[][]byte{no, again}, true}, "a no by one key": {[][]byte{w.AnswerAgain(2, id, false, "hanse", "", 2)}, true},
+		"a no to something else": {[][]byte{w.AnswerAgain(2, document.HashOf(nil), false, "hanse", "", 2, 3)}, true},
+	} {
+		if err := w.Log.State().Judge(v, evidence, c.known...); (err == nil) != c.good {
+			t.Errorf("a voter knows %s: %v", name, err)
+		}
+	}
+	bare := v.Resting(evidence[:1])
+	if err := w.Log.State().Judge(bare, evidence[:1], yes); err == nil {
+		t.Error("a yes counts that is no evidence")
+	}
 }
 
 // TestGatherFlood has one who may speak say so much that not all of it could ever be evidence: the chair takes
@@ -254,8 +276,20 @@ func TestByVoters(t *testing.T) {
 			t.Errorf("objected %s: %v", name, err)
 		}
 	}
-	for objected, objection := range map[bool][]byte{false: nil, true: w.Answer(s.Claim.Record, false, "kaper", "", 2)} {
-		v, evidence, err := s.EndWaiting(objection)
+	objection := w.Answer(s.Claim.Record, false, "kaper", "", 2)
+	month := decision.Objection(s.Policy)
+	for waited, known := range map[document.Duration][][]byte{0: nil, month - 1: nil, month: {objection}} {
+		v := value(func(v *ledger.Value) { v.Settle = &decision.Settle{Record: s.Claim.Record} })
+		if err := s.Waited(waited).Judge(v, nil, known...); !errors.Is(err, ledger.ErrValue) {
+			t.Errorf("after %s, %d objections are known: %v", waited, len(known), err)
+		}
+	}
+	for objected, objection := range map[bool][]byte{false: nil, true: objection} {
+		waits := s
+		if !objected {
+			waits = s.Waited(month)
+		}
+		v, evidence, err := waits.EndWaiting(objection)
 		if err != nil || v.Settle.Veto != objected {
 			t.Fatalf("%+v, %v", v, err)
 		}
@@ -267,6 +301,38 @@ func TestByVoters(t *testing.T) {
 		if has := owner.Keys[0] == ledgertest.NewOwner(t, "kaper", "new").Keys[0]; has == objected || l.State().Claim != nil {
 			t.Errorf("objected: %t, he has the new keys: %t", objected, has)
 		}
+	}
+}
+
+// TestTopic has opinions be about what is decided without a proposal, however it is proved, and about nothing
+// else.
+func TestTopic(t *testing.T) {
+	w := ledgertest.Founded(t, 7, 1)
+	s := w.Log.State()
+	one, _, err := s.Accuse(contrary(t, "n6")(w, document.Hash{})[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := ledgertest.Must[ledger.Record](t)(s.Next(w.Operators(t, "x")))
+	other, evidence, err := s.Accuse(w.Twice(ledgertest.Seat(t, 6, "n6"), r, ledgertest.Must[ledger.Record](t)(s.Next(w.Operators(t, "y")))))
+	if err != nil || one.Hash() == other.Hash() || s.Topic(one) != s.Topic(other) {
+		t.Fatalf("%s and %s: %v", s.Topic(one), s.Topic(other), err)
+	}
+	evidence = append(evidence, w.Opinion(t, "n1", s.Topic(one)))
+	if err := s.Judge(other.Resting(evidence), evidence); err != nil {
+		t.Error(err)
+	}
+	evidence[1] = w.Opinion(t, "n1", one.Hash())
+	if err := s.Judge(other.Resting(evidence), evidence); err == nil {
+		t.Error("an opinion about something else is evidence")
+	}
+
+	withKaper(t, w)
+	claim := value(func(v *ledger.Value) { v.Settle = &decision.Settle{Record: w.Log.State().Record} })
+	veto := value(func(v *ledger.Value) { v.Settle = &decision.Settle{Record: w.Log.State().Record, Veto: true} })
+	topics := map[document.Hash]bool{s.Topic(one): true, s.Topic(claim): true, s.Topic(veto): true, w.Log.State().Record: true}
+	if len(topics) != 4 {
+		t.Errorf("%v", topics)
 	}
 }
 
