@@ -55,9 +55,9 @@ type Waiting struct {
 
 // Queue says what a fleet of these seats decides next: the oldest item that a quorum calls valid and is
 // ready for and that lacks nothing, those that go first before others, and those that were tried in vain
-// behind all. An item leaves when it is over, when more than a third of the votes call it invalid, and when
-// it still lacks its quorum, or something else, or was tried in vain, after the deadline. Items and opinions
-// may be given in any order.
+// behind all. An item leaves when it is over, when more than a third of the votes call it invalid, and after the
+// deadline in any case: a round may be in vain that this node saw nothing of. Items and opinions may be given in
+// any order.
 func Queue(seats roster.Roster, items []Item, deadline document.Duration) Turn {
 	items = slices.Clone(items)
 	turn := map[bool]int{true: 0, false: 1}
@@ -83,6 +83,12 @@ func Queue(seats roster.Roster, items []Item, deadline document.Duration) Turn {
 			continue
 		case item.Lacks != "" && item.Waited >= deadline:
 			t.Left = append(t.Left, Left{item, fmt.Sprintf("within %s it did not get what it needs: %s", deadline, item.Lacks)})
+			continue
+		case ready < q && item.Waited >= deadline:
+			t.Left = append(t.Left, Left{item, fmt.Sprintf("%d of %d votes were ready within %s, and %d decide", ready, n, deadline, q)})
+			continue
+		case item.Waited >= deadline:
+			t.Left = append(t.Left, Left{item, fmt.Sprintf("%d of %d votes called it valid, and within %s it was not decided", valid, n, deadline)})
 			continue
 		}
 		why := ""

@@ -127,6 +127,7 @@ func TestQueue(t *testing.T) {
 		{"tried in vain, and alone", 4, []Item{with(item(1, "vvv."), func(i *Item) { i.Vain = true })}},
 		{"tried in vain until its deadline", 4, []Item{with(item(1, "vvv."), func(i *Item) { i.Vain, i.Waited = true, 7*day })}},
 		{"valid after its deadline", 4, []Item{with(item(1, "vvn."), waited(9*day))}},
+		{"a quorum after its deadline", 4, []Item{with(item(1, "vvvx"), waited(7*day)), item(2, "vvvv")}},
 		{"without an owner's yes", 4, []Item{with(item(1, "vvvv"), func(i *Item) { i.Lacks = "owner kaper says no yes" }), item(2, "vvvv")}},
 		{"without it after its deadline", 4, []Item{with(item(1, "vvvv"), func(i *Item) { i.Lacks, i.Waited = "owner kaper says no yes", 7*day })}},
 		{"decided", 4, []Item{with(item(1, "vvvv"), func(i *Item) { i.Over = "it was decided at height 9" }), item(2, "vvv.")}},
