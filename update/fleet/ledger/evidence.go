@@ -2,20 +2,35 @@ package ledger
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"kogge.example/update/fleet/decision"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/proposal"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 )
 
-// maxEvidence is how many objects a decision rests on, at most.
-const maxEvidence = 4096
+// What a decision rests on, at most. The bytes are those in a certificate, and leave it room for the signatures
+// of as many seats as may vote: so what voters may decide is what a ledger can take.
+const (
+	maxEvidence      = 4096 // objects
+	maxEvidenceBytes = maxCertificate - 1<<10 - roster.MaxVotes*signatureBytes
+	signatureBytes   = 160 // of a signature in a certificate, with the longest number
+)
+
+// evidenceBytes are those of objects as a certificate has them: base64, in quotes, a line each.
+func evidenceBytes(objects [][]byte) (n int) {
+	for _, o := range objects {
+		n += len(`    "",`+"\n") + base64.StdEncoding.EncodedLen(len(o))
+	}
+	return n
+}
 
 // EvidenceRoot is the root of the RFC 6962 tree whose leaves are signed objects, in their order;
 // zero: there are none.
@@ -62,6 +77,9 @@ func (s State) read(v Value, objects [][]byte, signatures bool) (ev evidence, er
 	if len(objects) > maxEvidence {
 		return ev, fmt.Errorf("field evidence: %d objects: %d at most", len(objects), maxEvidence)
 	}
+	if n := evidenceBytes(objects); n > maxEvidenceBytes {
+		return ev, fmt.Errorf("field evidence: %d bytes in a certificate: %d at most", n, maxEvidenceBytes)
+	}
 	if root := EvidenceRoot(objects); root != v.Evidence {
 		return ev, fmt.Errorf("field evidence: the value names %s, and the root of what is there is %s", v.Evidence.Short(), root.Short())
 	}
@@ -98,12 +116,12 @@ func (ev *evidence) twice(v Value, raw []byte) error {
 	return err
 }
 
-// isAbout wants an answer or an opinion to be about the proposal that stands before it, or about the
-// record that is to be settled.
-func (ev *evidence) isAbout(v Value, id document.Hash) error {
+// isAbout wants an answer or an opinion to be about the proposal that stands before it, or about what is
+// decided without one.
+func (ev *evidence) isAbout(otherwise, id document.Hash) error {
 	about := ev.id
-	if v.Settle != nil {
-		about = v.Settle.Record
+	if about.IsZero() {
+		about = otherwise
 	}
 	switch {
 	case about.IsZero():
@@ -114,12 +132,24 @@ func (ev *evidence) isAbout(v Value, id document.Hash) error {
 	return nil
 }
 
+// topic is what opinions of a value are about that no operator proposes; zero: one does.
+func (s State) topic(v Value) (about document.Hash) {
+	if row, _ := decision.Of(v.Kind()); row.Proposer == decision.Voter {
+		about = s.Topic(v)
+	}
+	return about
+}
+
 func (ev *evidence) answer(s State, v Value, raw []byte, signatures bool) error {
 	a, err := proposal.ParseAnswer(raw)
 	if err != nil {
 		return err
 	}
-	if err := ev.isAbout(v, a.Proposal); err != nil {
+	var waits document.Hash
+	if v.Settle != nil {
+		waits = v.Settle.Record
+	}
+	if err := ev.isAbout(waits, a.Proposal); err != nil {
 		return fmt.Errorf("%w: %w", proposal.ErrAnswer, err)
 	}
 	owner, there := s.Roster.Owner(a.Owner)
@@ -127,23 +157,20 @@ func (ev *evidence) answer(s State, v Value, raw []byte, signatures bool) error 
 	if v.Settle != nil || v.Kind().OneKey() {
 		needed = 1
 	}
-	old := errors.New("the fleet has no such owner")
+	// By the keys that are his, by those that the decision gives him, who says so that somebody has them, or
+	// by both: some of them may be the same.
+	err = errors.New("the fleet has no such owner")
 	if there {
-		if old = verified(a, s.Fleet(), owner, needed, signatures); old == nil {
+		if err = verified(a, s.Fleet(), owner, needed, signatures); err == nil {
 			ev.answers = append(ev.answers, a)
-			if signatures {
-				return nil
-			}
 		}
 	}
-	// Those keys that the decision gives an owner, who says by them that somebody has them.
 	for _, o := range v.newOwners() {
 		if o.Name == a.Owner && a.Yes && verified(a, s.Fleet(), o, o.Threshold, signatures) == nil {
-			ev.fresh[o.Name] = true
-			return nil
+			ev.fresh[o.Name], err = true, nil
 		}
 	}
-	return old
+	return err
 }
 
 func verified(a proposal.Answer, fleet document.Hash, owner roster.Owner, needed int, signatures bool) error {
@@ -189,7 +216,7 @@ func (ev *evidence) object(s State, v Value, raw []byte, signatures bool) error 
 			return err
 		}
 		// Of a seat that is awaited any opinion is one that it has signed.
-		if err := ev.isAbout(v, o.Proposal); err != nil && !slices.Contains(s.Awaited, seat.Number) {
+		if err := ev.isAbout(s.topic(v), o.Proposal); err != nil && !slices.Contains(s.Awaited, seat.Number) {
 			return fmt.Errorf("%w: %w", proposal.ErrOpinion, err)
 		}
 		if was, there := ev.opinions[seat.Number]; !there || o.Height > was.Height {

@@ -12,7 +12,12 @@ import (
 const (
 	MaxCheckpoint = maxCheckpoint
 	TileHeight    = tileHeight
+
+	MaxEvidenceBytes = maxEvidenceBytes
 )
+
+// EvidenceBytes are those of objects in a certificate.
+func EvidenceBytes(objects [][]byte) int { return evidenceBytes(objects) }
 
 // SeatName is what a seat's key is called in a checkpoint.
 func SeatName(fleet document.Hash, seat int) string { return seatName(fleet, seat) }

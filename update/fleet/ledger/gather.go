@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -20,60 +21,158 @@ func (s State) Gather(e signed.Envelope, known [][]byte) (Value, [][]byte, error
 	if err != nil {
 		return Value{}, nil, err
 	}
-	evidence := [][]byte{e.Bytes()}
-	id := proposal.ID(e)
-	said := s.answersTo(v, id, known)
+	c := s.choice(v, proposal.ID(e))
 	for _, raw := range known {
-		if s.needs(v, id, raw, said) && !slices.ContainsFunc(evidence, func(has []byte) bool { return bytes.Equal(has, raw) }) {
-			evidence = append(evidence, raw)
+		if bytes.HasPrefix(raw, []byte("{")) {
+			c.hearOwner(raw)
+		} else {
+			c.hearNode(raw)
 		}
 	}
+	evidence := append([][]byte{e.Bytes()}, c.chosen()...)
 	v = v.Resting(evidence)
 	return v, evidence, s.Judge(v, evidence)
 }
 
-// answersTo are the owners' answers to a proposal, where they are needed.
-func (s State) answersTo(v Value, id document.Hash, known [][]byte) (all []proposal.Answer) {
-	if len(v.newOwners()) == 0 && v.Isolate == nil {
-		return nil
+// choice is what a chair takes of all that it knows: of each whose word the decision needs one object, and
+// where several would do the smallest. So nobody who says much leaves no room for what others say.
+type choice struct {
+	state State
+	value Value
+	id    document.Hash // of the proposal
+
+	awaited map[signed.Key]bool        // seats whose opinion the decision waits for
+	seats   map[signed.Key]roster.Seat // whose nodes have to ask for them
+	owners  map[string]roster.Owner    // whose yes counts, by the keys that are theirs
+	fresh   map[string]roster.Owner    // who have to say yes with the keys that they get
+	newest  map[string]proposal.Answer // of the owners
+	said    map[any][]byte             // what is chosen, by [signed.Key] of the seat, [ownerSays] or [freshSays]
+}
+
+type (
+	ownerSays string // with the keys that are his
+	freshSays string // with those that he gets
+)
+
+func (s State) choice(v Value, id document.Hash) *choice {
+	c := &choice{
+		state: s, value: v, id: id, seats: v.newSeats(s.Roster), awaited: make(map[signed.Key]bool),
+		owners: make(map[string]roster.Owner), fresh: make(map[string]roster.Owner),
+		newest: make(map[string]proposal.Answer), said: make(map[any][]byte),
 	}
-	for _, raw := range known {
-		ev := evidence{id: id, fresh: make(map[string]bool)}
-		if bytes.HasPrefix(raw, []byte("{")) && ev.answer(s, v, raw, true) == nil {
-			if a, err := proposal.ParseAnswer(raw); err == nil {
-				all = append(all, a)
-			}
+	row, _ := decision.Of(v.Kind())
+	if after, err := s.apply(v); err == nil && row.Seating && s.waits(v, after.Roster) != nil {
+		for _, n := range s.Awaited {
+			seat, _ := s.Roster.Seat(n)
+			c.awaited[seat.Key] = true
 		}
 	}
+	for _, o := range v.newOwners() {
+		c.fresh[o.Name] = o
+	}
+	for _, o := range s.Roster.Owners {
+		if v.Owners != nil || v.Isolate != nil && o.Name == s.Genesis.Name {
+			c.owners[o.Name] = o
+		}
+	}
+	return c
+}
+
+// take takes an object that is verified if there is none yet, or it is the smaller one.
+func (c *choice) take(of any, raw []byte, verify func() error) {
+	has, there := c.said[of]
+	if there && cmp.Or(cmp.Compare(len(raw), len(has)), bytes.Compare(raw, has)) >= 0 {
+		return
+	}
+	if verify() == nil {
+		c.said[of] = raw
+	}
+}
+
+// hearNode hears an opinion, or a request for a seat. What costs time is done last, and not for what
+// nobody needs.
+func (c *choice) hearNode(raw []byte) {
+	e, err := signed.Parse(raw)
+	if err != nil {
+		return
+	}
+	switch fleet := c.state.Fleet(); {
+	case e.Kind == proposal.OpinionKind && c.awaited[e.By]:
+		if _, o, err := proposal.OpenOpinion(e, fleet, c.state.Roster); err == nil && o.Height >= c.state.Seated {
+			c.take(e.By, raw, e.Verify)
+		}
+	case e.Kind == roster.RequestKind:
+		seat, wanted := c.seats[e.By]
+		if !wanted {
+			return
+		}
+		if r, err := roster.ReadRequest(e, fleet); err == nil && asks(seat, r) == nil {
+			c.take(e.By, raw, e.Verify)
+		}
+	}
+}
+
+// hearOwner hears an owner's answer.
+func (c *choice) hearOwner(raw []byte) {
+	a, err := proposal.ParseAnswer(raw)
+	if err != nil || a.Proposal != c.id {
+		return
+	}
+	verified := func(o roster.Owner) func() error {
+		return func() error { return a.Verify(c.state.Fleet(), o, o.Threshold) }
+	}
+	if o, ok := c.owners[a.Owner]; ok {
+		was, there := c.newest[a.Owner]
+		if newer, _ := proposal.Newest([]proposal.Answer{was, a}, c.id, a.Owner); (!there || newer.Number == a.Number && newer.Yes == a.Yes) && verified(o)() == nil {
+			c.newest[a.Owner], c.said[ownerSays(a.Owner)] = a, raw
+		}
+	}
+	if o, ok := c.fresh[a.Owner]; ok && a.Yes {
+		c.take(freshSays(a.Owner), raw, verified(o))
+	}
+}
+
+// chosen is what the decision rests on besides the proposal: of the owners' answers the yes of as many as it
+// needs, the one whose keys change before others.
+func (c *choice) chosen() (all [][]byte) {
+	votes, names := make(map[string]int), []string{}
+	for _, seat := range c.state.Roster.Seats {
+		if seat.Vote {
+			votes[seat.Owner]++
+		}
+	}
+	for name, a := range c.newest {
+		if a.Yes {
+			names = append(names, name)
+		}
+	}
+	changes := func(name string) int {
+		if d := c.value.Owners; d != nil && d.Owner.Name == name {
+			return 0
+		}
+		return 1
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		return cmp.Or(cmp.Compare(changes(a), changes(b)), cmp.Compare(votes[b], votes[a]), cmp.Compare(a, b))
+	})
+	has, needed := 0, c.state.yesNeeded(c.value)
+	for _, name := range names {
+		if has < needed {
+			all = append(all, c.said[ownerSays(name)])
+		}
+		has += votes[name]
+	}
+	for of, raw := range c.said {
+		if _, own := of.(ownerSays); !own && !slices.ContainsFunc(all, func(has []byte) bool { return bytes.Equal(has, raw) }) {
+			all = append(all, raw)
+		}
+	}
+	slices.SortFunc(all, bytes.Compare)
 	return all
 }
 
-// needs says whether an object is one on which the decision has to rest.
-func (s State) needs(v Value, id document.Hash, raw []byte, answers []proposal.Answer) bool {
-	if bytes.HasPrefix(raw, []byte("{")) {
-		a, err := proposal.ParseAnswer(raw)
-		if err != nil || !slices.ContainsFunc(answers, func(known proposal.Answer) bool { return bytes.Equal(known.Encode(), raw) }) {
-			return false
-		}
-		newest, ok := proposal.Newest(answers, id, a.Owner)
-		return ok && newest.Yes && a.Yes
-	}
-	ev := evidence{id: id, opinions: make(map[int]proposal.Opinion), requests: make(map[signed.Key]roster.Request)}
-	if isTwice(raw) || ev.object(s, v, raw, true) != nil {
-		return false
-	}
-	for n, o := range ev.opinions {
-		return slices.Contains(s.Awaited, n) && o.Height >= s.Seated
-	}
-	for key, r := range ev.requests {
-		seat := v.newSeats(s.Roster)[key]
-		return r.Name == seat.Name && r.Journal == seat.Journal
-	}
-	return false
-}
-
 // Accuse is the decision that the proof of a double vote leads to, which needs no operator, and what it
-// rests on. What the seats think of it they say of the SHA-256 of the proof.
+// rests on. What the seats think of it they say of its [State.Topic].
 func (s State) Accuse(proof []byte) (Value, [][]byte, error) {
 	t, err := parseTwice(proof)
 	if err != nil {
@@ -86,8 +185,8 @@ func (s State) Accuse(proof []byte) (Value, [][]byte, error) {
 
 // EndWaiting is the decision about an owner who waits for other keys: that he gets them, or, with the
 // answer of an old key that objects, that nothing comes of it. It needs no operator. What the seats
-// think of it they say of the record that decided the waiting; an objection may come at any time, and that
-// the time is over is for them to say.
+// think of it they say of its [State.Topic]; an objection may come at any time, and that the time is over is
+// for each to say, by [State.Waited].
 func (s State) EndWaiting(objection []byte) (v Value, evidence [][]byte, err error) {
 	if s.Claim == nil {
 		return v, nil, fmt.Errorf("%w: no owner waits for other keys", ErrValue)

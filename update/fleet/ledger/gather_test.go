@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -81,6 +82,84 @@ func TestGatherNo(t *testing.T) {
 	}
 	if _, _, err := w.Log.State().Gather(p, [][]byte{yes, w.Answer(id, false, "hanse", "", 2, 3)}); err == nil {
 		t.Error("a yes counts that was taken back")
+	}
+
+	v, evidence, err := w.Log.State().Gather(p, [][]byte{yes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	no, again := w.AnswerAgain(2, id, false, "hanse", "", 2, 3), w.AnswerAgain(3, id, true, "hanse", "", 1, 3)
+	for name, c := range map[string]struct {
+		known [][]byte
+		good  bool
+	}{
+		"nothing": {nil, true}, "what is there": {[][]byte{yes, evidence[0], nil}, true}, "a no": {[][]byte{no}, false},
+		"a no that was taken back": {[][]byte{no, again}, true}, "a no by one key": {[][]byte{w.AnswerAgain(2, id, false, "hanse", "", 2)}, true},
+		"a no to something else": {[][]byte{w.AnswerAgain(2, document.HashOf(nil), false, "hanse", "", 2, 3)}, true},
+	} {
+		if err := w.Log.State().Judge(v, evidence, c.known...); (err == nil) != c.good {
+			t.Errorf("a voter knows %s: %v", name, err)
+		}
+	}
+	bare := v.Resting(evidence[:1])
+	if err := w.Log.State().Judge(bare, evidence[:1], yes); err == nil {
+		t.Error("a yes counts that is no evidence")
+	}
+}
+
+// TestGatherFlood has one who may speak say so much that not all of it could ever be evidence: the chair takes
+// one word of each, and decides. Else one seat that has just got a vote would stop its fleet for good.
+func TestGatherFlood(t *testing.T) {
+	const many = 4200
+	w := ledgertest.Founded(t, 7, 1)
+	withKaper(t, w) // whose seat 8 has a vote since height 2
+	seat, _ := w.Log.State().Roster.Seat(8)
+	var flood [][]byte
+	for i := range uint64(many) {
+		o := proposal.Opinion{Proposal: document.HashOf(fmt.Append(nil, i)), Height: 2, Valid: true, Ready: true}
+		flood = append(flood, ledgertest.Must[signed.Envelope](t)(proposal.SealOpinion(w.Log.State().Fleet(), ledgertest.PrivateOf(seat), i, o)).Bytes())
+	}
+	ninth := ledgertest.Seat(t, 9, "n9")
+	for name, v := range map[string]ledger.Value{"operators": w.Operators(t, "mia"), "unseat it": unseated(nil, 8), "seat another": seated("", ninth)} {
+		_, evidence, err := w.Log.State().Gather(w.Proposal(t, v), append(flood, w.Request(t, ninth)))
+		if err != nil || len(evidence) > 3 {
+			t.Errorf("%s: %d objects, %v", name, len(evidence), err)
+		}
+	}
+
+	p := w.Proposal(t, seated("", ninth))
+	known := [][]byte{flood[0]}
+	for i := range uint64(many) {
+		r := roster.Request{Version: 1, Nonce: fmt.Append(nil, i), Name: "n9", Journal: ninth.Journal, TLSKey: document.HashOf(nil), Arch: "amd64"}
+		known = append(known, ledgertest.Must[signed.Envelope](t)(signed.Seal(roster.RequestKind, w.Log.State().Fleet(), ledgertest.Private("n9"), i, r.Encode())).Bytes())
+	}
+	if _, evidence, err := w.Log.State().Gather(p, known); err != nil || len(evidence) != 3 {
+		t.Errorf("a node asks often: %d objects, %v", len(evidence), err)
+	}
+
+	p = w.Proposal(t, value(func(v *ledger.Value) { v.Owners = &decision.Owners{Owner: ledgertest.NewOwner(t, "kaper", "new")} }))
+	known = [][]byte{w.Answer(proposal.ID(p), true, "kaper", "", 1, 2), w.Answer(proposal.ID(p), true, "kaper", "new", 1, 2)}
+	for i := range int64(many) {
+		known = append(known, w.AnswerAgain(i+1, proposal.ID(p), true, "hanse", "", 1, 2))
+	}
+	if _, evidence, err := w.Log.State().Gather(p, known); err != nil || len(evidence) != 4 {
+		t.Errorf("an owner says yes often: %d objects, %v", len(evidence), err)
+	}
+}
+
+// TestGatherNewKeys has an owner take back with his own keys that he gets others: who has those does not
+// speak for him.
+func TestGatherNewKeys(t *testing.T) {
+	w := ledgertest.Founded(t, 7, 1)
+	withKaper(t, w)
+	p := w.Proposal(t, value(func(v *ledger.Value) { v.Owners = &decision.Owners{Owner: ledgertest.NewOwner(t, "kaper", "new")} }))
+	id := proposal.ID(p)
+	known := [][]byte{w.Answer(id, true, "hanse", "", 1, 2), w.AnswerAgain(1, id, true, "kaper", "", 1, 2), w.AnswerAgain(3, id, true, "kaper", "new", 1, 2)}
+	if _, _, err := w.Log.State().Gather(p, known); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := w.Log.State().Gather(p, append(known, w.AnswerAgain(2, id, false, "kaper", "", 2, 3))); err == nil {
+		t.Error("the keys that an owner is to get take back his no")
 	}
 }
 
@@ -197,8 +276,20 @@ func TestByVoters(t *testing.T) {
 			t.Errorf("objected %s: %v", name, err)
 		}
 	}
-	for objected, objection := range map[bool][]byte{false: nil, true: w.Answer(s.Claim.Record, false, "kaper", "", 2)} {
-		v, evidence, err := s.EndWaiting(objection)
+	objection := w.Answer(s.Claim.Record, false, "kaper", "", 2)
+	month := decision.Objection(s.Policy)
+	for waited, known := range map[document.Duration][][]byte{0: nil, month - 1: nil, month: {objection}} {
+		v := value(func(v *ledger.Value) { v.Settle = &decision.Settle{Record: s.Claim.Record} })
+		if err := s.Waited(waited).Judge(v, nil, known...); !errors.Is(err, ledger.ErrValue) {
+			t.Errorf("after %s, %d objections are known: %v", waited, len(known), err)
+		}
+	}
+	for objected, objection := range map[bool][]byte{false: nil, true: objection} {
+		waits := s
+		if !objected {
+			waits = s.Waited(month)
+		}
+		v, evidence, err := waits.EndWaiting(objection)
 		if err != nil || v.Settle.Veto != objected {
 			t.Fatalf("%+v, %v", v, err)
 		}
@@ -210,6 +301,38 @@ func TestByVoters(t *testing.T) {
 		if has := owner.Keys[0] == ledgertest.NewOwner(t, "kaper", "new").Keys[0]; has == objected || l.State().Claim != nil {
 			t.Errorf("objected: %t, he has the new keys: %t", objected, has)
 		}
+	}
+}
+
+// TestTopic has opinions be about what is decided without a proposal, however it is proved, and about nothing
+// else.
+func TestTopic(t *testing.T) {
+	w := ledgertest.Founded(t, 7, 1)
+	s := w.Log.State()
+	one, _, err := s.Accuse(contrary(t, "n6")(w, document.Hash{})[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := ledgertest.Must[ledger.Record](t)(s.Next(w.Operators(t, "x")))
+	other, evidence, err := s.Accuse(w.Twice(ledgertest.Seat(t, 6, "n6"), r, ledgertest.Must[ledger.Record](t)(s.Next(w.Operators(t, "y")))))
+	if err != nil || one.Hash() == other.Hash() || s.Topic(one) != s.Topic(other) {
+		t.Fatalf("%s and %s: %v", s.Topic(one), s.Topic(other), err)
+	}
+	evidence = append(evidence, w.Opinion(t, "n1", s.Topic(one)))
+	if err := s.Judge(other.Resting(evidence), evidence); err != nil {
+		t.Error(err)
+	}
+	evidence[1] = w.Opinion(t, "n1", one.Hash())
+	if err := s.Judge(other.Resting(evidence), evidence); err == nil {
+		t.Error("an opinion about something else is evidence")
+	}
+
+	withKaper(t, w)
+	claim := value(func(v *ledger.Value) { v.Settle = &decision.Settle{Record: w.Log.State().Record} })
+	veto := value(func(v *ledger.Value) { v.Settle = &decision.Settle{Record: w.Log.State().Record, Veto: true} })
+	topics := map[document.Hash]bool{s.Topic(one): true, s.Topic(claim): true, s.Topic(veto): true, w.Log.State().Record: true}
+	if len(topics) != 4 {
+		t.Errorf("%v", topics)
 	}
 }
 
@@ -238,6 +361,31 @@ func TestAnswered(t *testing.T) {
 	} {
 		if a, err := w.Log.State().Answered(c.kind, c.raw); (err == nil) != c.want || err != nil && !errors.Is(err, proposal.ErrAnswer) {
 			t.Errorf("%s: %+v, %v", c.kind, a, err)
+		}
+	}
+}
+
+// TestSomeKeys has an owner change one of his keys, or how many of them act as him: then one answer is by the
+// keys that he has and by those that he gets.
+func TestSomeKeys(t *testing.T) {
+	for name, change := range map[string]func(*roster.Owner){
+		"one key":       func(o *roster.Owner) { o.Keys[2] = ledgertest.Key(t, "another key") },
+		"all three act": func(o *roster.Owner) { o.Threshold = 3 },
+		"one acts":      func(o *roster.Owner) { o.Threshold = 1 },
+		"without one":   func(o *roster.Owner) { o.Keys = o.Keys[:2] },
+	} {
+		w := ledgertest.Founded(t, 4, 1)
+		o, _ := w.Log.State().Roster.Owner("hanse")
+		o.Keys = slices.Clone(o.Keys)
+		change(&o)
+		p := w.Proposal(t, value(func(v *ledger.Value) { v.Owners = &decision.Owners{Owner: o} }))
+		keys := []int{1, 2, 3}[:max(2, o.Threshold)]
+		v, evidence, err := w.Log.State().Gather(p, [][]byte{w.Answer(proposal.ID(p), true, "hanse", "", keys...)})
+		if err == nil {
+			err = w.Decides(t, v, evidence)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

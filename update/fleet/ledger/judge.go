@@ -2,8 +2,10 @@ package ledger
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"kogge.example/update/fleet/decision"
@@ -70,19 +72,76 @@ func (s State) proposable(v Value, ev *evidence) (Operator, error) {
 }
 
 // Judge says why a value cannot be decided now by votes, with the evidence that it names: what a voter asks
-// before it prevotes for it. The error wraps [ErrValue].
-func (s State) Judge(v Value, evidence [][]byte) error {
+// before it prevotes for it. It refuses what a ledger would, and besides what this node knows better: known are
+// owners' answers that it has, of which one may take back what the evidence says, and [State.Waited] says how long
+// it has counted. The error wraps [ErrValue].
+func (s State) Judge(v Value, evidence [][]byte, known ...[]byte) error {
 	err := v.check()
 	if err == nil && v.BreakGlass != nil {
 		err = errors.New("field breakGlass: owners alone break the glass")
 	}
 	if err == nil {
-		_, _, err = s.decide(v, evidence, true)
+		err = s.judge(v, evidence, known)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrValue, err)
 	}
 	return nil
+}
+
+func (s State) judge(v Value, objects, known [][]byte) error {
+	if s.Height == 0 || v.Founding != nil {
+		_, _, err := s.decide(v, objects, true)
+		return err
+	}
+	ev, err := s.read(v, objects, true)
+	if err != nil {
+		return err
+	}
+	ev.answers = append(ev.answers, s.contrary(v, ev.id, known)...)
+	if _, err := s.decided(v, &ev, true); err != nil {
+		return err
+	}
+	if v.Settle == nil || v.Settle.Veto {
+		return nil
+	}
+	if s.objects(&ev) {
+		return fmt.Errorf("field settle.veto: an old key of owner %s objects", s.Claim.Owner.Name)
+	}
+	if left := decision.Objection(s.Policy) - s.waited; left > 0 {
+		return fmt.Errorf("field settle.record: for %s more of this node's running time an old key of owner %s may object", left, s.Claim.Owner.Name)
+	}
+	return nil
+}
+
+// contrary are those of the answers to a value that are known which speak against it: of each owner the newest
+// one, if it is a no, and all that object to new keys. What else is known is no evidence.
+func (s State) contrary(v Value, id document.Hash, known [][]byte) []proposal.Answer {
+	ev := evidence{id: id, fresh: make(map[string]bool)}
+	for _, raw := range known {
+		if bytes.HasPrefix(raw, []byte("{")) {
+			_ = ev.answer(s, v, raw, true) // of something else, or of nobody
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(ev.answers), func(a proposal.Answer) bool {
+		newest, _ := proposal.Newest(ev.answers, a.Proposal, a.Owner)
+		return a.Yes || newest.Yes && v.Settle == nil || v.Settle != nil && v.Settle.Veto
+	})
+}
+
+// Waited is the state for a node that has counted so much of its running time since it took the record by which
+// an owner waits for other keys. Without it [State.Judge] takes it that nothing was counted.
+func (s State) Waited(d document.Duration) State {
+	s.waited = d
+	return s
+}
+
+// Topic is what seats' opinions are about that nobody has proposed, as they are about a proposal's id: what would
+// be decided, whatever it rests on. So one who votes twice in many ways is accused once.
+func (s State) Topic(v Value) document.Hash {
+	v.Evidence = document.Hash{}
+	id := s.Fleet()
+	return document.HashOf(document.Message("kogge/topic/v1", id[:], v.Encode()))
 }
 
 // decide is the state with a value decided that its evidence allows, and the id of the proposal that is
@@ -95,17 +154,22 @@ func (s State) decide(v Value, objects [][]byte, signatures bool) (after State, 
 		return after, id, err
 	}
 	ev, err := s.read(v, objects, signatures)
-	if err != nil {
-		return s, id, err
+	if err == nil {
+		after, err = s.decided(v, &ev, signatures)
 	}
+	return after, ev.id, err
+}
+
+// decided is the state with a value decided that rests on what was read.
+func (s State) decided(v Value, ev *evidence, signatures bool) (after State, err error) {
 	row, _ := decision.Of(v.Kind())
 	switch {
 	case row.Proposer == decision.Operator:
-		if _, err := s.proposable(v, &ev); err != nil {
-			return s, id, err
+		if _, err := s.proposable(v, ev); err != nil {
+			return s, err
 		}
 	case !ev.id.IsZero():
-		return s, id, fmt.Errorf("field evidence: no operator proposes a decision of kind %s", v.Kind())
+		return s, fmt.Errorf("field evidence: no operator proposes a decision of kind %s", v.Kind())
 	}
 	// Whom the last decision gave a vote has used it who has signed an opinion since.
 	s.Awaited = slices.DeleteFunc(slices.Clone(s.Awaited), func(n int) bool {
@@ -113,14 +177,14 @@ func (s State) decide(v Value, objects [][]byte, signatures bool) (after State, 
 		return has && o.Height >= s.Seated
 	})
 	if after, err = s.apply(v); err != nil {
-		return s, id, err
+		return s, err
 	}
 	if row.Seating {
 		if err := s.waits(v, after.Roster); err != nil {
-			return s, id, err
+			return s, err
 		}
 	}
-	return after, ev.id, s.consented(v, after, &ev, signatures)
+	return after, s.consented(v, after, ev, signatures)
 }
 
 // waits says why the seats cannot be changed yet; nil: they can. Those for whom it waits can be taken
@@ -156,10 +220,9 @@ func (s State) consented(v Value, after State, ev *evidence, signatures bool) er
 			return fmt.Errorf("field isolate.seats: %w: that needs a yes of owner %s", beyond, s.Genesis.Name)
 		}
 	case v.Owners != nil:
-		return s.rekeyed(v.Owners, ev)
+		return s.rekeyed(v, ev)
 	case v.Settle != nil && v.Settle.Veto:
-		no := func(a proposal.Answer) bool { return a.Owner == s.Claim.Owner.Name && !a.Yes }
-		if !slices.ContainsFunc(ev.answers, no) {
+		if !s.objects(ev) {
 			return fmt.Errorf("field evidence: no old key of owner %s objects", s.Claim.Owner.Name)
 		}
 	case v.DoubleVote != nil:
@@ -168,34 +231,57 @@ func (s State) consented(v Value, after State, ev *evidence, signatures bool) er
 	return nil
 }
 
+// objects says whether an old key of the owner who waits says no to it.
+func (s State) objects(ev *evidence) bool {
+	return slices.ContainsFunc(ev.answers, func(a proposal.Answer) bool { return a.Owner == s.Claim.Owner.Name && !a.Yes })
+}
+
 // requested wants each new node to have asked for the seat that it gets.
 func requested(seats map[signed.Key]roster.Seat, ev *evidence) error {
-	for key, seat := range seats {
-		r, has := ev.requests[key]
-		switch {
-		case !has:
-			return fmt.Errorf("field evidence: the node of seat %d (%s) has not asked for it with key %s", seat.Number, seat.Name, key.ID().Short())
-		case r.Name != seat.Name || r.Journal != seat.Journal:
-			return fmt.Errorf("field evidence: the node of key %s is %s with journal %s, and seat %d is for %s with journal %s", key.ID().Short(), r.Name, r.Journal, seat.Number, seat.Name, seat.Journal)
-		case (seat.Member || seat.Spare) && !roster.MayBeMember(r.Arch):
-			return fmt.Errorf("field evidence: seat %d (%s) is to run etcd, and not on %.20q", seat.Number, seat.Name, r.Arch)
+	byNumber := func(a, b roster.Seat) int { return cmp.Compare(a.Number, b.Number) }
+	for _, seat := range slices.SortedFunc(maps.Values(seats), byNumber) {
+		r, has := ev.requests[seat.Key]
+		if !has {
+			return fmt.Errorf("field evidence: the node of seat %d (%s) has not asked for it with key %s", seat.Number, seat.Name, seat.Key.ID().Short())
+		}
+		if err := asks(seat, r); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+// asks wants a request to be for a seat.
+func asks(seat roster.Seat, r roster.Request) error {
+	switch {
+	case r.Name != seat.Name || r.Journal != seat.Journal:
+		return fmt.Errorf("field evidence: the node of key %s is %s with journal %s, and seat %d is for %s with journal %s", seat.Key.ID().Short(), r.Name, r.Journal, seat.Number, seat.Name, seat.Journal)
+	case (seat.Member || seat.Spare) && !roster.MayBeMember(r.Arch):
+		return fmt.Errorf("field evidence: seat %d (%s) is to run etcd, and not on %.20q", seat.Number, seat.Name, r.Arch)
+	}
+	return nil
+}
+
 // rekeyed wants those to say yes who may give an owner other keys.
-func (s State) rekeyed(d *decision.Owners, ev *evidence) error {
-	yes, needed := s.Roster.VotesOf(ev.yes), s.Roster.Quorum()
-	if d.Lost {
-		needed = roster.LostVotes(s.Roster.Votes())
-	} else if !ev.yes(d.Owner.Name) {
+func (s State) rekeyed(v Value, ev *evidence) error {
+	if d := v.Owners; !d.Lost && !ev.yes(d.Owner.Name) {
 		return fmt.Errorf("field evidence: owner %s says no yes with the keys that are his", d.Owner.Name)
 	}
-	if yes < needed {
+	if yes, needed := s.Roster.VotesOf(ev.yes), s.yesNeeded(v); yes < needed {
 		return fmt.Errorf("field evidence: owners of %d votes say yes, and those of %d have to", yes, needed)
 	}
 	return nil
+}
+
+// yesNeeded is of how many votes the owners have to say yes to a decision.
+func (s State) yesNeeded(v Value) int {
+	switch {
+	case v.Owners == nil:
+		return 1 // of the one owner who is asked, if he is
+	case v.Owners.Lost:
+		return roster.LostVotes(s.Roster.Votes())
+	}
+	return s.Roster.Quorum()
 }
 
 // votedTwice wants the proof of it.

@@ -334,7 +334,7 @@ func walk(t *testing.T, row decision.Row, name string, x example) {
 		t.Errorf("as a decision of votes: %v", err)
 	}
 	read := ledgertest.Must[ledger.Value](t)(ledger.ParseValue(e.Value))
-	if err := before.Judge(read, c.Evidence); (err == nil) == x.broken {
+	if err := before.Waited(decision.Objection(before.Policy)).Judge(read, c.Evidence); (err == nil) == x.broken {
 		t.Errorf("a voter says: %v", err)
 	}
 	if err := w.Log.AppendBroken(e); err != nil {

@@ -40,6 +40,7 @@ type State struct {
 	used       []document.Hash // the proposal that each height has decided, from 1; zero: none
 	withdrawn  []Operator      // see [State.Without]
 	revoked    func(key string) bool
+	waited     document.Duration // see [State.Waited]
 }
 
 // begin is the state before the first record.

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"kogge.example/update/fleet/document"
@@ -125,7 +124,7 @@ func checkText(field, text string, most int) error {
 		return fmt.Errorf("field %s: %d bytes: %d at most", field, len(text), most)
 	}
 	for _, r := range text {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
+		if !document.Printable(r) {
 			return fmt.Errorf("field %s: %.40q has what cannot be shown", field, text)
 		}
 	}
@@ -136,7 +135,7 @@ func checkText(field, text string, most int) error {
 // long ends in dots.
 func plain(text string, most int) string {
 	text = strings.TrimSpace(strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
+		if !document.Printable(r) {
 			return ' '
 		}
 		return r

@@ -26,8 +26,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
@@ -322,7 +320,7 @@ func checkSeat(number int, key signed.Key, why string) error {
 		return fmt.Errorf("field why: %d bytes: %d at most", len(why), maxWhy)
 	}
 	for _, r := range why {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
+		if !document.Printable(r) {
 			return fmt.Errorf("field why: %.40q has what cannot be shown", why)
 		}
 	}

@@ -3,7 +3,6 @@ package proposal
 import (
 	"fmt"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"kogge.example/update/fleet/decision"
@@ -68,7 +67,7 @@ func Consider(c Case) (o Opinion, wait string, ok bool) {
 func Reason(text string) string {
 	const dots = "…"
 	text = strings.TrimSpace(strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
+		if !document.Printable(r) {
 			return ' '
 		}
 		return r

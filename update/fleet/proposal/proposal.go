@@ -16,8 +16,6 @@ import (
 	"crypto/ecdsa"
 	"errors"
 	"fmt"
-	"unicode"
-	"unicode/utf8"
 
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/signed"
@@ -119,7 +117,7 @@ func checkText(field, text string, most int) error {
 		return fmt.Errorf("field %s: %d bytes: %d at most", field, len(text), most)
 	}
 	for _, r := range text {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
+		if !document.Printable(r) {
 			return fmt.Errorf("field %s: %.40q has what cannot be shown", field, text)
 		}
 	}

@@ -55,7 +55,12 @@ func ownerKey(name, generation string, i int) string {
 // Answer is an owner's answer by some of his keys: those of a generation, as in [NewOwner]; "" is that of
 // the fleet's own owner at the founding.
 func (f *Fleet) Answer(about document.Hash, yes bool, name, generation string, keys ...int) []byte {
-	a := proposal.Answer{Proposal: about, Owner: name, Yes: yes, Number: 1}
+	return f.AnswerAgain(1, about, yes, name, generation, keys...)
+}
+
+// AnswerAgain is an answer with a number of its own.
+func (f *Fleet) AnswerAgain(number int64, about document.Hash, yes bool, name, generation string, keys ...int) []byte {
+	a := proposal.Answer{Proposal: about, Owner: name, Yes: yes, Number: number}
 	for _, k := range keys {
 		a.Signatures = append(a.Signatures, signed.Sign(k, Private(ownerKey(name, generation, k)), a.Bytes(f.Log.State().Fleet())))
 	}
