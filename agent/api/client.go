@@ -37,6 +37,7 @@ type Client struct {
 	apiv1connect.UpdateServiceClient
 	apiv1connect.FleetServiceClient
 	apiv1connect.CareServiceClient
+	apiv1connect.VoteServiceClient
 	transport *http.Transport
 	under     *Client // by which this one goes; nil: none that is its own
 	shown     atomic.Pointer[x509.Certificate]
@@ -262,6 +263,7 @@ func newClient(address string, certificate tls.Certificate, verify func(tls.Conn
 		UpdateServiceClient:   apiv1connect.NewUpdateServiceClient(client, url, most),
 		FleetServiceClient:    apiv1connect.NewFleetServiceClient(client, url, connect.WithReadMaxBytes(MaxEntry)),
 		CareServiceClient:     apiv1connect.NewCareServiceClient(client, url, most),
+		VoteServiceClient:     apiv1connect.NewVoteServiceClient(client, url, most),
 		transport:             transport,
 	}
 }

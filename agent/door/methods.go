@@ -25,7 +25,7 @@ var files = []protoreflect.FileDescriptor{
 	apiv1.File_kogge_v1_node_proto, apiv1.File_kogge_v1_workload_proto, apiv1.File_kogge_v1_registry_proto,
 	apiv1.File_kogge_v1_config_proto, apiv1.File_kogge_v1_upkeep_proto, apiv1.File_kogge_v1_observe_proto,
 	apiv1.File_kogge_v1_volume_proto, apiv1.File_kogge_v1_update_proto, apiv1.File_kogge_v1_fleet_proto,
-	apiv1.File_kogge_v1_care_proto,
+	apiv1.File_kogge_v1_care_proto, apiv1.File_kogge_v1_vote_proto,
 }
 
 // Methods reads the contract: path of a call → who may make it. A method that names

@@ -167,7 +167,7 @@ func deed(request, answer proto.Message) (events.Event, bool) {
 		return events.Event{Kind: events.Node, Object: "clock", What: "set"}, true
 	case *apiv1.SetConfigRequest:
 		return events.Event{Kind: events.Node, Object: "node.yaml", What: "set"}, true
-	case *apiv1.GetConfigRequest, *apiv1.OrderRequest, *apiv1.RestoreRequest, *apiv1.ProbeRequest: // the node tells of what follows
+	case *apiv1.GetConfigRequest, *apiv1.OrderRequest, *apiv1.SubmitRequest, *apiv1.RestoreRequest, *apiv1.ProbeRequest: // the node tells of what follows
 		return events.Event{}, false
 	case *apiv1.BackupRequest:
 		return events.Event{Kind: events.Node, Object: "etcd", What: "copied"}, true

@@ -14,6 +14,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -28,6 +29,7 @@ import (
 	"kogge.example/agent/machine"
 	"kogge.example/agent/serve/care"
 	"kogge.example/agent/serve/records"
+	"kogge.example/agent/serve/votes"
 	"kogge.example/update/fleet"
 )
 
@@ -69,6 +71,8 @@ type Config struct {
 	// Records answers for the node as a part of its fleet, Care for what operators do for that.
 	Records records.Records
 	Care    care.Care
+	// Docket is what people have said before the fleet decides; nil: this node keeps none.
+	Docket func() votes.Docket
 	// Events is what happens on the node; default: what operators do by this server.
 	Events *events.Ring
 	// LogDir holds the containers' output, a file NAME.log each.
@@ -115,6 +119,7 @@ func newServer(listener net.Listener, c Config) *Server {
 	mux.Handle(apiv1connect.NewUpdateServiceHandler(&updateService{c.Updates}, options...))
 	mux.Handle(records.Handler(c.Node, c.Records, options...))
 	mux.Handle(care.Handler(c.Care, options...))
+	mux.Handle(votes.Handler(c.Docket, options...))
 	mux.Handle(door.MetricsPath, metricsHandler(c.Machine, c.Node, c.Containers))
 	conns := door.NewListener(listener)
 	s := &http.Server{
@@ -126,7 +131,8 @@ func newServer(listener net.Listener, c Config) *Server {
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReadFrameSize: 64 << 10, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 64 << 10,
 			// Nothing else tells that a caller's machine has gone, with a command still running for it.
 			SendPingTimeout: time.Minute, PingTimeout: time.Minute},
-		ErrorLog: log.New(quiet{}, "", 0),
+		// It says much about every scanner that cannot speak TLS: in a bounded log it would push out what counts.
+		ErrorLog: log.New(io.Discard, "", 0),
 		TLSConfig: door.TLS(&tls.Config{
 			MinVersion: tls.VersionTLS13,
 			// Asked for, not demanded: who has none gets an answer that says so.
@@ -186,9 +192,3 @@ func recovered(_ context.Context, spec connect.Spec, _ http.Header, v any) error
 	log.Printf("api: %s: panic: %v", spec.Procedure, v)
 	return connect.NewError(connect.CodeInternal, errors.New("internal error of the node; its agent's log says more"))
 }
-
-// quiet drops what net/http says about every scanner that cannot speak TLS: in a
-// bounded log it would push out what counts.
-type quiet struct{}
-
-func (quiet) Write(p []byte) (int, error) { return len(p), nil }
