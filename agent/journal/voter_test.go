@@ -148,7 +148,7 @@ func votes(t testing.TB, d *disk, h *history, item string, records int) (*Journa
 	}
 	s, effects := vote.New(1, m)
 	events := []vote.Event{vote.Begin{Height: h.height(t)}}
-	for {
+	for stuck := 0; ; {
 		for _, e := range effects {
 			switch e := e.(type) {
 			case vote.Persist:
@@ -174,8 +174,11 @@ func votes(t testing.TB, d *disk, h *history, item string, records int) (*Journa
 			}
 		}
 		if len(events) == 0 {
-			if len(h.ledger) == records {
+			if len(h.ledger) >= records {
 				return j, nil
+			}
+			if stuck++; stuck > records {
+				t.Fatalf("the seat takes no step: %+v", s)
 			}
 			events = append(events, vote.Item{Value: document.HashOf(fmt.Append(nil, item, len(h.ledger)))})
 		}
