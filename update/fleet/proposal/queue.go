@@ -24,7 +24,10 @@ type Item struct {
 	Lacks string
 	// Over says why it cannot be decided any more: it was decided, or who proposed it is no operator;
 	// "": it can.
-	Over     string
+	Over string
+	// Vain says that the rounds about it have ended with nothing, and nothing new was said since: some who
+	// call it valid do not vote for it. It goes behind all others, or one liar could stop the queue.
+	Vain     bool
 	Opinions Opinions
 }
 
@@ -51,14 +54,15 @@ type Waiting struct {
 }
 
 // Queue says what a fleet of these seats decides next: the oldest item that a quorum calls valid and is
-// ready for and that lacks nothing, those that go first before others. An item leaves when it is over, when more than a third of
-// the votes call it invalid, and when it still lacks its quorum, or something else, after the deadline. Items and
-// opinions may be given in any order.
+// ready for and that lacks nothing, those that go first before others, and those that were tried in vain
+// behind all. An item leaves when it is over, when more than a third of the votes call it invalid, and when
+// it still lacks its quorum, or something else, or was tried in vain, after the deadline. Items and opinions
+// may be given in any order.
 func Queue(seats roster.Roster, items []Item, deadline document.Duration) Turn {
 	items = slices.Clone(items)
 	turn := map[bool]int{true: 0, false: 1}
 	slices.SortFunc(items, func(a, b Item) int {
-		return cmp.Or(cmp.Compare(turn[a.First], turn[b.First]), cmp.Compare(a.Height, b.Height), cmp.Compare(a.Number, b.Number), bytes.Compare(a.ID[:], b.ID[:]))
+		return cmp.Or(cmp.Compare(turn[!a.Vain], turn[!b.Vain]), cmp.Compare(turn[a.First], turn[b.First]), cmp.Compare(a.Height, b.Height), cmp.Compare(a.Number, b.Number), bytes.Compare(a.ID[:], b.ID[:]))
 	})
 	var t Turn
 	n, q := seats.Votes(), seats.Quorum()
@@ -73,6 +77,9 @@ func Queue(seats roster.Roster, items []Item, deadline document.Duration) Turn {
 			continue
 		case valid < q && item.Waited >= deadline:
 			t.Left = append(t.Left, Left{item, fmt.Sprintf("%d of %d votes called it valid within %s, and %d decide", valid, n, deadline, q)})
+			continue
+		case item.Vain && item.Waited >= deadline:
+			t.Left = append(t.Left, Left{item, fmt.Sprintf("%d of %d votes called it valid, and within %s there were not as many ballots for it", valid, n, deadline)})
 			continue
 		case item.Lacks != "" && item.Waited >= deadline:
 			t.Left = append(t.Left, Left{item, fmt.Sprintf("within %s it did not get what it needs: %s", deadline, item.Lacks)})
