@@ -21,7 +21,7 @@ func Drawn(n int, seed uint64) Plan {
 	rnd := rand.New(rand.NewPCG(seed, 1<<32|uint64(n)))
 	coin := func(p float64) bool { return rnd.Float64() < p }
 	p := Plan{
-		Seed: seed, N: n, Lie: Lies[seed%uint64(len(Lies))], Loss: 0.3 * rnd.Float64(), Parting: coin(0.5), Storm: coin(0.3), Aimed: coin(0.2), Black: coin(0.2),
+		Seed: seed, N: n, Lie: Lies[rnd.IntN(len(Lies))], Loss: 0.3 * rnd.Float64(), Parting: coin(0.5), Storm: coin(0.3), Aimed: coin(0.2), Black: coin(0.2),
 		Fickle: coin(0.3), Brief: coin(0.3), Seats: coin(0.4), Link: time.Duration(1+rnd.IntN(150)) * time.Millisecond,
 		Wild: time.Duration(30+rnd.IntN(60)) * time.Second, Items: 1 + rnd.IntN(4),
 	}
@@ -185,12 +185,20 @@ func (w *world) propose(kind string) *item {
 		}
 	}
 	w.tracef("proposal %d: %s", it.number, kind)
-	if len(honest) == 0 {
-		return it
-	}
-	m := honest[w.rnd.IntN(len(honest))]
-	w.after(0, m, func() { m.hear(it.object); m.broadcast(it.object) })
+	w.operator()
 	return it
+}
+
+// operator gives a machine what he has proposed and no machine that is on knows: he looks after it.
+func (w *world) operator() {
+	honest := w.honest()
+	for _, it := range w.items {
+		if len(honest) == 0 || slices.ContainsFunc(honest, func(m *machine) bool { return m.has.has(it.object.id) }) {
+			continue
+		}
+		m := honest[w.rnd.IntN(len(honest))]
+		w.after(0, m, func() { m.hear(it.object); m.broadcast(it.object) })
+	}
 }
 
 // says makes an object that is said about a proposal.

@@ -56,6 +56,7 @@ type view struct {
 	opinions map[int]*opinion
 	all      proposal.Opinions
 	mine     *proposal.Opinion
+	vain     bool         // the vote rests, and it was about this
 	news     map[int]bool // seats whose opinion was news
 }
 
@@ -144,9 +145,20 @@ func (m *machine) give(e vote.Event) {
 		m.s.Locked, m.s.Valid = vote.Choice{Round: -1}, vote.Choice{Round: -1}
 		m.w.res.Faults.Lies++
 	}
+	was := m.s.Phase
 	s, effects := vote.Step(m.s, e)
 	m.s = s
+	if s.Phase == vote.Resting && was != vote.Resting {
+		m.rests()
+	}
 	m.carryOut(effects)
+}
+
+// rests takes note that rounds were in vain, so that the queue tries something else.
+func (m *machine) rests() {
+	if d := m.w.drafts[m.s.Item]; d != nil {
+		m.view(d.item).vain, m.dirty = true, true
+	}
 }
 
 // carryOut does effects in their order. The power may fail before each of them, and leave half a record; then
@@ -354,7 +366,7 @@ func (m *machine) opines(o *opinion) {
 	v.opinions[o.seat], v.all[o.seat] = o, o.opinion
 	m.dirty = true
 	if o.opinion.Valid && !v.news[o.seat] && m.seat != 0 {
-		v.news[o.seat] = true
+		v.news[o.seat], v.vain = true, false
 		if m.s.Phase == vote.Resting || m.s.Phase == vote.Running {
 			m.give(vote.News{})
 		}
@@ -646,7 +658,7 @@ func (m *machine) queue() (items []proposal.Item) {
 			continue
 		}
 		m.opine(it, v)
-		one := proposal.Item{ID: it.id, Number: it.number, Height: int64(it.number), First: it.early, Waited: document.Duration(m.w.now - v.seen), Opinions: v.all}
+		one := proposal.Item{ID: it.id, Number: it.number, Height: int64(it.number), First: it.early, Waited: document.Duration(m.w.now - v.seen), Vain: v.vain, Opinions: v.all}
 		if len(v.all) >= m.page.at.Quorum && m.page.valid(it) == nil {
 			if d := m.w.draft(m.page, it, v.opinions); d.lacks != nil {
 				one.Lacks = d.lacks.Error()

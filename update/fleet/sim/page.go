@@ -72,6 +72,9 @@ type item struct {
 	against  map[string]bool          // who calls it invalid from the beginning
 }
 
+// contested says that honest seats do not agree about it: rounds may be in vain.
+func (it *item) contested() bool { return it.minority || len(it.flips)+len(it.against) > 0 }
+
 // opinion is that of a seat about an item.
 type opinion struct {
 	item     *item

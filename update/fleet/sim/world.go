@@ -284,7 +284,7 @@ func (w *world) readied(height int64) {
 		if m.lie != Honest || m.seat == 0 || m.page.index(m.seat) < 0 {
 			continue
 		}
-		if !m.up || m.s.At.Number != height || m.s.Asking || m.s.Item == ballot.Nil {
+		if !m.up || m.s.At.Number != height || m.s.Asking || m.s.Item == ballot.Nil || w.drafts[m.s.Item].item.contested() {
 			return
 		}
 		base = max(base, m.s.Round)
@@ -350,6 +350,7 @@ func (w *world) whole() bool {
 // over says whether all is decided that has to be.
 func (w *world) over() bool {
 	w.after(time.Second, nil, w.over)
+	w.operator()
 	if w.wild() || w.last == nil || len(w.story) > 0 {
 		return false
 	}
