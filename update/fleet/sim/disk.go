@@ -27,6 +27,7 @@ type disk struct {
 	records []vote.Record
 	torn    []byte
 	written int
+	drafts  []*object // of values that the machine has voted for: without their bytes a decision is worth nothing
 }
 
 func (d *disk) begin(m *machine) {

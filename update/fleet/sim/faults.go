@@ -130,8 +130,8 @@ func (w *world) tell() bool {
 	}
 	w.after(2*time.Second, nil, w.tell)
 	p := w.newest()
-	if w.turn != nil && !p.has(w.turn) && p.valid(w.turn) == nil && w.must(w.turn) {
-		return false // it is not decided yet
+	if w.turn != nil && !p.has(w.turn) && p.valid(w.turn) == nil && (!w.Brief || w.now < w.turn.at+3*brief) {
+		return false // it is not decided yet, and may be
 	}
 	kind := w.story[0]
 	w.story = w.story[1:]
@@ -166,7 +166,7 @@ func (w *world) propose(kind string) *item {
 	}
 	it.object = w.object(object{item: it})
 	w.items = append(w.items, it)
-	if joins != "" {
+	if joins != "" && !slices.ContainsFunc(w.machines, func(m *machine) bool { return m.name == joins }) {
 		w.add(joins, Honest, w.genesis).boot()
 	}
 	honest := w.honest()

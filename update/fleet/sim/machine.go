@@ -56,7 +56,10 @@ type view struct {
 	opinions map[int]*opinion
 	all      proposal.Opinions
 	mine     *proposal.Opinion
-	vain     bool         // the vote rests, and it was about this
+	vain     bool  // rounds about it were in vain: those since
+	height   int64 // … at this height
+	round    int32 // … this one
+	value    document.Hash
 	news     map[int]bool // seats whose opinion was news
 }
 
@@ -86,6 +89,10 @@ func (m *machine) boot() {
 	m.heard, m.back = make([]time.Duration, len(m.w.machines)), make([]int, len(m.w.machines))
 	m.judge, m.decide, m.stash, m.dirty = nil, nil, nil, true
 	m.w.tracef("%s boots at height %d", m.name, m.page.at.Number)
+	m.disk.drafts = slices.DeleteFunc(m.disk.drafts, func(o *object) bool { return o.draft.record.Height < m.page.at.Number })
+	for _, o := range m.disk.drafts {
+		m.has.set(o.id)
+	}
 	m.seated()
 	m.w.after(m.w.some(2*time.Second), m, tick{})
 }
@@ -145,19 +152,23 @@ func (m *machine) give(e vote.Event) {
 		m.s.Locked, m.s.Valid = vote.Choice{Round: -1}, vote.Choice{Round: -1}
 		m.w.res.Faults.Lies++
 	}
-	was := m.s.Phase
 	s, effects := vote.Step(m.s, e)
 	m.s = s
-	if s.Phase == vote.Resting && was != vote.Resting {
-		m.rests()
-	}
 	m.carryOut(effects)
 }
 
-// rests takes note that rounds were in vain, so that the queue tries something else.
-func (m *machine) rests() {
-	if d := m.w.drafts[m.s.Item]; d != nil {
-		m.view(d.item).vain, m.dirty = true, true
+// tried takes note that rounds about an item were in vain, so that the queue tries something else.
+func (m *machine) tried() {
+	d := m.w.drafts[m.s.Item]
+	if d == nil || m.s.Phase != vote.Running && m.s.Phase != vote.Resting {
+		return
+	}
+	v := m.view(d.item)
+	if v.height != m.s.At.Number || m.s.Item != v.value {
+		v.height, v.value, v.round = m.s.At.Number, m.s.Item, m.s.Round
+	}
+	if m.s.Round-v.round >= int32(m.s.At.Liars)+3 || m.s.Phase == vote.Resting {
+		v.vain = true
 	}
 }
 
@@ -187,6 +198,7 @@ func (m *machine) carry(e vote.Effect) {
 	w := m.w
 	switch e := e.(type) {
 	case vote.Persist:
+		m.keeps(e.Record)
 		m.disk.append(e.Record)
 	case vote.Send:
 		m.sends(e.Ballot)
@@ -211,6 +223,18 @@ func (m *machine) carry(e vote.Effect) {
 		}
 	case vote.Fork:
 		m.fork("height %d: %s and %s", e.Height, e.One.Short(), e.Other.Short())
+	}
+}
+
+// keeps puts what a ballot is for on the disk before the ballot. A journal has hashes alone: if all lost power
+// after they had voted, nobody would know what was decided.
+func (m *machine) keeps(r vote.Record) {
+	if r.Ballot == nil {
+		return
+	}
+	d := m.w.drafts[r.Ballot.Value]
+	if d != nil && m.has.has(d.object.id) && !slices.Contains(m.disk.drafts, d.object) {
+		m.disk.drafts = append(m.disk.drafts, d.object)
 	}
 }
 
@@ -609,6 +633,7 @@ func (m *machine) consider() {
 	if m.seat == 0 || m.page.index(m.seat) < 0 {
 		return
 	}
+	m.tried()
 	items := m.queue()
 	turn := proposal.Queue(m.page.state.Roster, items, m.page.state.Policy.Queue)
 	for _, l := range turn.Left {
