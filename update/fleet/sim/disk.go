@@ -6,10 +6,10 @@ import (
 	"testing"
 
 	"kogge.example/update/fleet/ballot"
+	"kogge.example/update/fleet/journal"
 	"kogge.example/update/fleet/ledger/ledgertest"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
-	"kogge.example/update/fleet/vote"
 )
 
 type ecdsaKey = ecdsa.PrivateKey
@@ -24,18 +24,18 @@ func publicKey(t testing.TB, key ed25519.PrivateKey) signed.Key {
 type disk struct {
 	raw     []byte
 	next    int64 // number of the first of records
-	records []vote.Record
+	records []journal.Record
 	torn    []byte
 	written int
 	drafts  []*object // of values that the machine has voted for: without their bytes a decision is worth nothing
 }
 
 func (d *disk) begin(m *machine) {
-	d.raw = vote.Begun(vote.Journal{ID: roster.ID{byte(m.index), byte(m.index >> 8), 1}, Fleet: m.page.state.Fleet(), Key: m.pub})
+	d.raw = journal.Begun(journal.Title{ID: roster.ID{byte(m.index), byte(m.index >> 8), 1}, Fleet: m.page.state.Fleet(), Key: m.pub})
 	d.next = 2
 }
 
-func (d *disk) append(r vote.Record) {
+func (d *disk) append(r journal.Record) {
 	d.records = append(d.records, r)
 	d.written++
 }
@@ -44,17 +44,17 @@ func (d *disk) append(r vote.Record) {
 func (d *disk) bytes() []byte {
 	raw := d.raw[:len(d.raw):len(d.raw)]
 	for i, r := range d.records {
-		raw = append(raw, vote.Append(d.next+int64(i), r)...)
+		raw = append(raw, journal.Append(d.next+int64(i), r)...)
 	}
 	return append(raw, d.torn...)
 }
 
 // replay reads the journal as a boot does, and cuts off what is torn. Now and then it is compacted, after
 // which it has to say the same.
-func (m *machine) replay() vote.Memory {
+func (m *machine) replay() journal.Memory {
 	d := &m.disk
 	raw := d.bytes()
-	memory, err := vote.Replay(raw)
+	memory, err := journal.Replay(raw)
 	if err != nil || memory.Damage != "" {
 		m.w.wrong(Damaged, "the journal of %s: %v %s", m.name, err, memory.Damage)
 		return memory
@@ -62,7 +62,7 @@ func (m *machine) replay() vote.Memory {
 	d.raw, d.next, d.records, d.torn = raw[:memory.Size], memory.Next, nil, nil
 	if m.w.chance(0.3) {
 		short := memory.Compact()
-		again, err := vote.Replay(short)
+		again, err := journal.Replay(short)
 		if err != nil || !same(memory, again) {
 			m.w.wrong(Damaged, "the journal of %s says something else when it is compacted: %v", m.name, err)
 		}
@@ -71,7 +71,7 @@ func (m *machine) replay() vote.Memory {
 	return memory
 }
 
-func same(a, b vote.Memory) bool {
+func same(a, b journal.Memory) bool {
 	return len(a.Own) == len(b.Own) && (len(a.Own) == 0 || a.Own[len(a.Own)-1] == b.Own[len(b.Own)-1]) && (a.Lock == nil) == (b.Lock == nil) &&
 		a.Head == b.Head && a.Abstain == b.Abstain && a.Behind == b.Behind
 }

@@ -7,6 +7,7 @@ import (
 
 	"kogge.example/update/fleet/ballot"
 	"kogge.example/update/fleet/document"
+	"kogge.example/update/fleet/journal"
 	"kogge.example/update/fleet/proposal"
 	"kogge.example/update/fleet/signed"
 	"kogge.example/update/fleet/vote"
@@ -179,7 +180,7 @@ func (m *machine) carryOut(effects []vote.Effect) bool {
 	for _, e := range effects {
 		if w.wild() && w.chance(w.Cuts/10) {
 			if p, ok := e.(vote.Persist); ok {
-				torn := vote.Append(m.disk.next+int64(len(m.disk.records)), p.Record)
+				torn := journal.Append(m.disk.next+int64(len(m.disk.records)), p.Record)
 				m.disk.torn = torn[:w.rnd.IntN(len(torn))]
 				w.res.Faults.Torn++
 			}
@@ -228,7 +229,7 @@ func (m *machine) carry(e vote.Effect) {
 
 // keeps puts what a ballot is for on the disk before the ballot. A journal has hashes alone: if all lost power
 // after they had voted, nobody would know what was decided.
-func (m *machine) keeps(r vote.Record) {
+func (m *machine) keeps(r journal.Record) {
 	if r.Ballot == nil {
 		return
 	}
@@ -287,7 +288,7 @@ func (m *machine) written(words ballot.Words) bool {
 
 // replayed is what the journal says that was signed.
 func (m *machine) replayed() []ballot.Words {
-	memory, err := vote.Replay(m.disk.bytes())
+	memory, err := journal.Replay(m.disk.bytes())
 	if err != nil {
 		m.w.wrong(Damaged, "the journal of %s: %v", m.name, err)
 	}
