@@ -22,7 +22,7 @@ func Drawn(n int, seed uint64) Plan {
 	coin := func(p float64) bool { return rnd.Float64() < p }
 	p := Plan{
 		Seed: seed, N: n, Lie: Lies[rnd.IntN(len(Lies))], Loss: 0.3 * rnd.Float64(), Parting: coin(0.5), Storm: coin(0.3), Aimed: coin(0.2), Black: coin(0.2),
-		Fickle: coin(0.3), Brief: coin(0.3), Seats: coin(0.4), Link: time.Duration(1+rnd.IntN(150)) * time.Millisecond,
+		Fickle: coin(0.3), Brief: coin(0.3), Seats: coin(0.4), Newest: coin(0.5), Link: time.Duration(1+rnd.IntN(150)) * time.Millisecond,
 		Wild: time.Duration(30+rnd.IntN(60)) * time.Second, Items: 1 + rnd.IntN(4),
 	}
 	if coin(0.8) {
@@ -32,6 +32,7 @@ func Drawn(n int, seed uint64) Plan {
 		p.Liars = (n - 1) / 3
 	}
 	if n > 100 {
+		p.Newest = false
 		p.Cuts, p.Seats, p.Items, p.Wild = p.Cuts/20, false, 1, 20*time.Second
 	}
 	p.End = p.Wild + 30*time.Minute

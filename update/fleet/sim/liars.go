@@ -61,7 +61,9 @@ func (m *machine) cast(o *object) {
 		w.res.Faults.Lies++
 		w.after(2*time.Second+w.some(2*time.Second), m, func() { m.broadcast(o) })
 	default:
-		m.broadcast(o)
+		if m.lie != Honest || !w.Newest { // else its word has it
+			m.broadcast(o)
+		}
 	}
 }
 

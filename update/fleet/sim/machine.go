@@ -42,10 +42,12 @@ type machine struct {
 	dirty  bool // the queue has to be looked at
 	judge  *vote.Judge
 	decide *vote.Decide
+	speak  bool   // it may have something else to show
 	number uint64 // of the newest opinion
 	nonce  uint64
 	forked bool
-	stash  []*object // of a liar
+	stash  []*object       // of a liar
+	words  map[int]*object // in a plan of Newest, by seat
 
 	signed map[step]ballot.Words // by an honest one, ever
 }
@@ -88,6 +90,7 @@ func (m *machine) boot() {
 	m.life++
 	m.seat, m.s, m.has, m.held, m.views = 0, vote.State{}, nil, make(map[int64][]*object), make(map[*item]*view)
 	m.heard, m.back = make([]time.Duration, len(m.w.machines)), make([]int, len(m.w.machines))
+	m.words = make(map[int]*object)
 	m.judge, m.decide, m.stash, m.dirty = nil, nil, nil, true
 	m.w.tracef("%s boots at height %d", m.name, m.page.at.Number)
 	m.disk.drafts = slices.DeleteFunc(m.disk.drafts, func(o *object) bool { return o.draft.record.Height < m.page.at.Number })
@@ -154,7 +157,7 @@ func (m *machine) give(e vote.Event) {
 		m.w.res.Faults.Lies++
 	}
 	s, effects := vote.Step(m.s, e)
-	m.s = s
+	m.s, m.speak = s, m.speak || len(effects) > 0
 	m.carryOut(effects)
 }
 
@@ -327,6 +330,9 @@ func (m *machine) happens(what any) {
 	if m.dirty && m.up && (m.w.N <= 31 || m.enough()) {
 		m.consider()
 	}
+	if m.speak && m.up && m.lie == Honest {
+		m.speaks()
+	}
 }
 
 // hear takes an object, once.
@@ -345,6 +351,8 @@ func (m *machine) hear(o *object) {
 	case o.item != nil:
 		m.view(o.item).seen = m.w.now
 		m.dirty = true
+	case o.word != nil:
+		m.hearsWord(o)
 	case o.opinion != nil:
 		m.opines(o.opinion)
 	case o.draft != nil:
@@ -354,6 +362,39 @@ func (m *machine) hear(o *object) {
 	if m.lie != Honest && m.up {
 		m.schemes(o)
 	}
+}
+
+// hearsWord takes the newest word of a seat, and what it says.
+func (m *machine) hearsWord(o *object) {
+	if was := m.words[o.word.seat]; was != nil && was.word.number > o.word.number {
+		return
+	}
+	m.words[o.word.seat] = o
+	for _, b := range o.word.ballots {
+		m.hear(b)
+	}
+}
+
+// speaks says what the seat shows of its vote, if that is something else than before.
+func (m *machine) speaks() {
+	m.speak = false
+	if m.seat == 0 || !m.w.Newest || m.page.index(m.seat) < 0 {
+		return
+	}
+	says := word{seat: m.seat, height: m.page.at.Number}
+	for _, b := range m.s.Shown() {
+		if o := m.w.casts[cast{b.Words, b.Seat}]; o != nil {
+			says.ballots = append(says.ballots, o)
+		}
+	}
+	if was := m.words[m.seat]; was != nil && was.word.height == says.height && slices.Equal(was.word.ballots, says.ballots) || len(says.ballots) == 0 {
+		return
+	}
+	m.w.words++
+	says.number = m.w.words
+	o := m.w.object(object{word: &says})
+	m.hear(o)
+	m.broadcast(o)
 }
 
 // offer gives a ballot to the vote, if its signature is that of a voter.
@@ -534,6 +575,7 @@ func (m *machine) tick() {
 		}
 	}
 	m.stalled()
+	m.speak = true
 	if m.up && m.life == life {
 		m.consider()
 	}
@@ -562,7 +604,7 @@ func (m *machine) syncs(to *machine) {
 		for bit := 0; word != 0 && len(lack) < 400; bit++ {
 			if word&1 != 0 {
 				o := w.objects[i*64+bit]
-				if o.ballot == nil || o.ballot.Height >= to.page.at.Number && w.aim(m, to, o) {
+				if m.carries(o, to) && w.aim(m, to, o) {
 					lack = append(lack, o)
 				}
 			}
@@ -572,6 +614,17 @@ func (m *machine) syncs(to *machine) {
 	if len(lack) > 0 {
 		w.send(m, to, lack)
 	}
+}
+
+// carries says whether an object is still carried to another machine.
+func (m *machine) carries(o *object, to *machine) bool {
+	switch {
+	case o.word != nil:
+		return m.words[o.word.seat] == o && o.word.height >= to.page.at.Number
+	case o.ballot != nil:
+		return !m.w.Newest && o.ballot.Height >= to.page.at.Number
+	}
+	return true
 }
 
 // meets hears from another machine. One that was not heard for a minute is back, which is news; but the

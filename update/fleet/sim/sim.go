@@ -58,6 +58,7 @@ type Plan struct {
 	Fickle  bool    // honest seats change their minds about what is proposed
 	Brief   bool    // what has no quorum of opinions leaves the queue after a minute
 	Seats   bool    // nodes get seats, lose them, and take over those of others
+	Newest  bool    // carriers keep the newest word of each seat alone, as the agent's shelf does, not each ballot
 	Link    time.Duration
 	Wild    time.Duration // how long there are faults
 	End     time.Duration // when all has to be decided

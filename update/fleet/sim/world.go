@@ -25,6 +25,7 @@ type world struct {
 	objects  []*object
 	casts    map[cast]*object
 	items    []*item
+	words    int // that were said
 	drafts   map[document.Hash]*draft
 	genesis  *page // height 1, on which all begin
 	keys     map[int]signed.Key
@@ -53,6 +54,15 @@ type object struct {
 	opinion *opinion
 	item    *item
 	draft   *draft
+	word    *word
+}
+
+// word is what a seat has to show of its vote: the newest counts.
+type word struct {
+	seat    int
+	number  int
+	height  int64
+	ballots []*object
 }
 
 // progress is how far the honest machines are at a height.
