@@ -8,6 +8,7 @@ import (
 	"kogge.example/update/fleet/ballot"
 	"kogge.example/update/fleet/journal"
 	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/proposal"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 )
@@ -27,6 +28,7 @@ type disk struct {
 	records []journal.Record
 	torn    []byte
 	written int
+	glass   proposal.Glass
 	drafts  []*object // of values that the machine has voted for: without their bytes a decision is worth nothing
 }
 

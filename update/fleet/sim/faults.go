@@ -35,6 +35,10 @@ func Drawn(n int, seed uint64) Plan {
 		p.Newest = false
 		p.Cuts, p.Seats, p.Items, p.Wild = p.Cuts/20, false, 1, 20*time.Second
 	}
+	if n >= 3 && n <= 10 && coin(0.06) {
+		p.Liars, p.Seats, p.Brief = 0, false, false
+		p.Destroyed = n - roster.RuleFor(n).Quorum(n) + rnd.IntN(2)
+	}
 	p.End = p.Wild + 30*time.Minute
 	return p
 }
@@ -42,6 +46,7 @@ func Drawn(n int, seed uint64) Plan {
 // Against is the plan of a seed with so many liars in a hundred, all of one lie.
 func Against(n int, seed uint64, lie Lie, percent int) Plan {
 	p := Drawn(n, seed)
+	p.Destroyed = 0
 	p.Lie, p.Liars, p.Hostile, p.Seats, p.Fickle = lie, (n*percent+99)/100, true, false, false
 	p.Parting = true
 	p.End = p.Wild + 5*time.Minute
@@ -70,6 +75,9 @@ func (w *world) schedule() {
 			w.story = []string{"seat", "seat", "seat", "owners", "unseat", "unseat", "unseat", "rule"}
 		}
 		w.after(w.some(5*time.Second), nil, w.tell)
+	}
+	if w.Destroyed > 0 {
+		w.after(w.some(w.Wild/2), nil, w.destroy)
 	}
 	w.after(w.some(w.Wild*3/4), nil, w.rollback)
 	for _, m := range w.machines {

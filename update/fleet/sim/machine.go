@@ -27,6 +27,9 @@ type machine struct {
 	disk disk
 	page *page // its ledger, on disk as well
 
+	dead   bool // destroyed
+	booted time.Duration
+	asked  time.Duration // the others, whether a quorum lives
 	up     bool
 	life   int
 	seat   int // its number; 0: none so far
@@ -86,7 +89,7 @@ type (
 
 // boot begins with what is on the disk.
 func (m *machine) boot() {
-	m.up = true
+	m.up, m.booted = true, m.w.now
 	m.life++
 	m.seat, m.s, m.has, m.held, m.views = 0, vote.State{}, nil, make(map[int64][]*object), make(map[*item]*view)
 	m.heard, m.back = make([]time.Duration, len(m.w.machines)), make([]int, len(m.w.machines))
@@ -140,7 +143,7 @@ func (m *machine) off() {
 	w.tracef("%s loses power", m.name)
 	back := min(w.some(30*time.Second), max(0, w.Wild-w.now-time.Millisecond))
 	w.after(back, nil, func() bool {
-		if !m.up {
+		if !m.up && !m.dead {
 			m.boot()
 		}
 		return false
@@ -479,6 +482,9 @@ func (m *machine) take(next *page, round int32) {
 	if m.lie == Honest {
 		m.w.decides(m, next, round)
 	}
+	if next.item != nil && next.item == m.w.last && m.lie == Honest {
+		m.w.res.Took = m.w.now - next.item.at
+	}
 	for it, v := range m.views {
 		if next.item == it {
 			v.left = true
@@ -575,6 +581,7 @@ func (m *machine) tick() {
 		}
 	}
 	m.stalled()
+	m.waits()
 	m.speak = true
 	if m.up && m.life == life {
 		m.consider()
@@ -783,7 +790,7 @@ func (m *machine) opine(it *item, v *view) {
 
 // wants are the items that have to be decided and are not.
 func (m *machine) wants() (all []*item) {
-	if m.page.seatOf(m.pub) == 0 {
+	if m.dead || m.page.seatOf(m.pub) == 0 {
 		return nil
 	}
 	for _, it := range m.w.items {

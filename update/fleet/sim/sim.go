@@ -59,10 +59,12 @@ type Plan struct {
 	Brief   bool    // what has no quorum of opinions leaves the queue after a minute
 	Seats   bool    // nodes get seats, lose them, and take over those of others
 	Newest  bool    // carriers keep the newest word of each seat alone, as the agent's shelf does, not each ballot
-	Link    time.Duration
-	Wild    time.Duration // how long there are faults
-	End     time.Duration // when all has to be decided
-	Items   int           // that are proposed meanwhile, and one more after it
+	// Destroyed machines never come back. Then the owner breaks the glass, also where a quorum lives.
+	Destroyed int
+	Link      time.Duration
+	Wild      time.Duration // how long there are faults
+	End       time.Duration // when all has to be decided
+	Items     int           // that are proposed meanwhile, and one more after it
 
 	// Each has every machine verify all signatures itself. Else a signature is verified once, by the first
 	// machine that sees it: its bytes are the same everywhere.

@@ -30,10 +30,11 @@ type world struct {
 	genesis  *page // height 1, on which all begin
 	keys     map[int]signed.Key
 
-	part       []int           // of the network, by machine
-	story      []string        // kinds of changes of seats that are still to come
-	turn       *item           // the last one
-	generation string          // of the owner's keys
+	part       []int    // of the network, by machine
+	story      []string // kinds of changes of seats that are still to come
+	turn       *item    // the last one
+	generation string   // of the owner's keys
+	glass      *broken
 	decided    map[int64]*page // by the first honest machine
 	heights    map[int64]*progress
 	last       *item // proposed when the network is whole
@@ -291,7 +292,7 @@ func (w *world) readied(height int64) {
 	}
 	base := int32(0)
 	for _, m := range w.machines {
-		if m.lie != Honest || m.seat == 0 || m.page.index(m.seat) < 0 {
+		if m.lie != Honest || m.dead || m.seat == 0 || m.page.index(m.seat) < 0 {
 			continue
 		}
 		if !m.up || m.s.At.Number != height || m.s.Asking || m.s.Item == ballot.Nil || w.drafts[m.s.Item].item.contested() {
@@ -365,12 +366,9 @@ func (w *world) over() bool {
 		return false
 	}
 	for _, m := range w.machines {
-		if m.lie == Honest && (!m.up || len(m.wants()) > 0) {
+		if m.lie == Honest && !m.dead && (!m.up || len(m.wants()) > 0) {
 			return false
 		}
-	}
-	if w.res.Took == 0 {
-		w.res.Took = w.now - w.last.at
 	}
 	return !w.Hostile || w.now > w.Wild+2*time.Minute
 }
