@@ -428,6 +428,9 @@ func (m *machine) view(it *item) *view {
 }
 
 func (m *machine) opines(o *opinion) {
+	if m.w.Each && o.envelope.Verify() != nil {
+		return
+	}
 	v := m.view(o.item)
 	if was, there := v.opinions[o.seat]; there && was.envelope.Sequence >= o.envelope.Sequence {
 		return

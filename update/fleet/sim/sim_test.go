@@ -46,6 +46,14 @@ func TestSimulation(t *testing.T) {
 		t.Log(hostile(t, *hostileFlag))
 	case *partFlag > 0 && *partFlag <= len(parts):
 		simulate(t, parts[*partFlag-1], *scaleFlag)
+		if *partFlag == len(parts) {
+			n := parts[*partFlag-1][0].sizes[0]
+			took, cpu := figure(t, n)
+			t.Logf("%d voters, links of 50 ms, each verifies all signatures: decided everywhere %s after the proposal (goal 10 s), %s of processor time each (goal 300 ms)", n, took, cpu.Round(time.Millisecond))
+			if took > 10*time.Second || cpu > 300*time.Millisecond {
+				t.Errorf("that misses its goal")
+			}
+		}
 	case *partFlag != 0:
 		t.Fatalf("-part %d: 1 to %d", *partFlag, len(parts))
 	default:
