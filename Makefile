@@ -10,7 +10,7 @@ export GOFLAGS := -buildvcs=false
 RUN_TOOLS  := qemu-system-x86 qemu-utils gcc libc6-dev pkg-config debian-archive-keyring ca-certificates
 TEST_TOOLS := dosfstools mtools gdisk cryptsetup-bin erofs-utils e2fsprogs libseccomp-dev qemu-system-arm gcc-aarch64-linux-gnu u-boot-tools skopeo iproute2 nftables zstd bash-completion fish zsh dnsmasq-base radvd gnupg
 
-.PHONY: run fleet test check e2e cuts fuzz bench image clean deps test-deps help
+.PHONY: run fleet test check e2e cuts fuzz bench sim image clean deps test-deps help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -57,6 +57,12 @@ test-deps:
 ## make bench   boot times, memory, sizes, build times (half an hour; BENCH=-only=boot,-n=3 for less)
 bench: deps test-deps
 	go run ./qemu/bench -json bench.json $(BENCH)
+
+## make sim     whole fleets that vote, by seed: loss, cuts of power, liars (an hour; PART=1 to 3 for one part)
+## make sim HOSTILE=34..40    so many seats in a hundred lie: what breaks then, and by which seed first
+SIM_PARTS = $(if $(HOSTILE),-hostile=$(HOSTILE),$(patsubst %,-part=%,$(if $(filter rest,$(PART)),1 2 3,$(PART))))
+sim:
+	$(foreach part,$(SIM_PARTS),go test -count=1 -timeout=40m -v -run='^TestSimulation$$' ./update/fleet/sim -args $(part) &&) true
 
 ## make e2e     every script and every boot matrix: the parts that have not passed on this commit, one after the other
 ## make e2e PART=disks    one part, at most an hour (.ci/e2e.txt has them); PART=state says what has passed

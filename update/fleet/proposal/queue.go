@@ -25,8 +25,9 @@ type Item struct {
 	// Over says why it cannot be decided any more: it was decided, or who proposed it is no operator;
 	// "": it can.
 	Over string
-	// Vain says that the rounds about it have ended with nothing, and nothing new was said since: some who
-	// call it valid do not vote for it. It goes behind all others, or one liar could stop the queue.
+	// Vain says that more rounds about it have ended with nothing than a whole network needs, which is
+	// f+3, and nothing new was said since: some who call it valid do not vote for it. It goes behind all
+	// others, or one liar could stop the queue.
 	Vain     bool
 	Opinions Opinions
 }
