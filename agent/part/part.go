@@ -128,7 +128,15 @@ func (p *Part) before() (*identity.Seat, *pinned.Ledger, error) {
 	return p.seat, taken, nil
 }
 
-// docket is what waits to be decided by the fleet. It is opened once.
+// Docket is what waits to be decided by the fleet; nil: the node belongs to none.
+func (p *Part) Docket() *docket.Store {
+	if taken, err := p.Ledger(); err != nil || taken.State().Height == 0 {
+		return nil
+	}
+	return p.docket()
+}
+
+// docket is Docket of a node in a fleet. It is opened once.
 func (p *Part) docket() *docket.Store {
 	p.opening.Lock()
 	defer p.opening.Unlock()

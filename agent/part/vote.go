@@ -39,6 +39,8 @@ type voice struct{ *session }
 
 func (v voice) Objects(kind string) []signed.Envelope { return v.engine.Objects(kind) }
 
+func (v voice) Limit(kind string) int { return v.engine.Limit(kind) }
+
 // Say says something above what others have heard of this seat, as after its disk was restored from
 // a copy.
 func (v voice) Say(kind string, body []byte) error {

@@ -20,13 +20,12 @@ import (
 // Says is what a draft says to others.
 type Says = voice.Draft
 
-// opinions are what seats think, and what double votes were seen.
+// opinions are what seats think.
 type opinions struct {
-	own    map[document.Hash]signed.Envelope // by proposal
-	heard  map[document.Hash]signed.Envelope // verified, by the hash of their bytes
-	last   map[signed.Key]uint64             // the number of what of a seat was read
-	left   []signed.Envelope                 // own ones of what does not wait here any more, the newest first
-	proofs [][]byte                          // of double votes at this height
+	own   map[document.Hash]signed.Envelope // by proposal
+	heard map[document.Hash]signed.Envelope // verified, by the hash of their bytes
+	last  map[signed.Key]uint64             // the number of what of a seat was read
+	left  []signed.Envelope                 // own ones of what does not wait here any more, the newest first
 }
 
 func newOpinions() opinions {
@@ -46,15 +45,6 @@ func (o *opinions) settle(waits map[document.Hash]bool) {
 		}
 	}
 	o.left = o.left[:min(len(o.left), maxLeft)]
-}
-
-// maxProofs is how many double votes are remembered; each seat votes twice once in a height.
-const maxProofs = 64
-
-func (o *opinions) accuse(proof []byte) {
-	if len(o.proofs) < maxProofs {
-		o.proofs = append(o.proofs, proof)
-	}
 }
 
 // hear takes what other seats say that was not read yet.
@@ -136,6 +126,9 @@ func (v *Voter) hearBallots(by signed.Key, says voice.Ballots) {
 		v.offered[sum] = b
 		v.step(vote.Received{Ballot: b})
 	}
+	for _, raw := range says.Proofs {
+		v.hearProof(raw)
+	}
 	for _, d := range says.Drafts {
 		if says.Height == v.machine.At.Number {
 			v.draft(d)
@@ -188,10 +181,18 @@ func (v *Voter) think() {
 	for _, p := range open {
 		items = append(items, v.item(p, known))
 	}
+	items = append(items, v.accusations()...)
+	for i := range items {
+		items[i].Vain = v.inVain(items[i])
+	}
 	v.turn = proposal.Queue(v.state.Roster, items, v.state.Policy.Queue)
 	for _, left := range v.turn.Left {
-		v.config.Logf("vote: proposal %d leaves the queue: %s", left.Item.Number, left.Why)
-		v.config.Docket.Drop(left.Item.ID)
+		if left.Item.Number > 0 {
+			v.config.Logf("vote: proposal %d leaves the queue: %s", left.Item.Number, left.Why)
+			v.config.Docket.Drop(left.Item.ID)
+		} else {
+			v.accused.drop(left.Item.ID)
+		}
 	}
 	ids := make(map[document.Hash]bool)
 	for _, w := range v.turn.Waits {
@@ -215,7 +216,9 @@ func (v *Voter) think() {
 	}
 	v.say(voice.OpinionsKind, opinionsOf(kept).Encode(), len(kept) == 0)
 	value := ballot.Nil
+	v.next = document.Hash{}
 	if next := v.turn.Next; next != nil {
+		v.next = next.ID
 		value = v.put(next.ID, open, known)
 	}
 	if value != v.machine.Item {
@@ -245,12 +248,34 @@ func (v *Voter) item(p docket.Waiting, known [][]byte) proposal.Item {
 		}
 	}
 	v.opine(id, item, value.Kind(), invalid, known)
+	item.Opinions = v.count(id)
+	return item
+}
+
+// count is what seats think of a proposal, as far as this one has heard.
+func (v *Voter) count(id document.Hash) proposal.Opinions {
 	var said []signed.Envelope
 	for _, o := range v.opinions.heard {
 		said = append(said, o)
 	}
-	item.Opinions = proposal.Count(said, v.state.Fleet(), v.state.Roster, id)
-	return item
+	return proposal.Count(said, v.state.Fleet(), v.state.Roster, id)
+}
+
+// inVain says whether more rounds about an item have ended with nothing than a network that is whole
+// needs, and nobody has said anything new about it since.
+func (v *Voter) inVain(item proposal.Item) bool {
+	m := v.machine
+	if item.ID == v.next && m.Item != ballot.Nil && (m.Phase == vote.Resting || m.Phase == vote.Running && int(m.Round) > m.At.Liars+3) {
+		if _, noted := v.vain[item.ID]; !noted {
+			v.vain[item.ID] = len(item.Opinions)
+		}
+	}
+	said, noted := v.vain[item.ID]
+	if noted && len(item.Opinions) > said {
+		delete(v.vain, item.ID)
+		return false
+	}
+	return noted
 }
 
 // opine signs this seat's opinion, if it has one and said another before.
@@ -305,6 +330,9 @@ func (v *Voter) put(id document.Hash, open []docket.Waiting, known [][]byte) doc
 		}
 		return v.keep(id, value, evidence)
 	}
+	if value, evidence, err := v.accused.of(v.state, id); err == nil {
+		return v.keep(id, value, evidence)
+	}
 	return ballot.Nil
 }
 
@@ -326,6 +354,12 @@ func (v *Voter) keep(id document.Hash, value ledger.Value, evidence [][]byte) do
 func (v *Voter) draft(says Says) {
 	for _, d := range v.drafts {
 		if d.says.Proposal == says.Proposal && slices.Equal(d.says.Evidence, says.Evidence) {
+			return
+		}
+	}
+	if len(says.Evidence) == 1 {
+		if value, evidence, err := v.accused.by(v.state, says.Evidence[0]); err == nil && v.state.Topic(value) == says.Proposal {
+			v.keep(says.Proposal, value, evidence)
 			return
 		}
 	}
@@ -412,7 +446,32 @@ func (v *Voter) speak() {
 	}
 	slices.SortFunc(says.Answers, bytes.Compare)
 	says.Answers = says.Answers[:min(len(says.Answers), voice.MaxAnswers)]
-	v.say(voice.BallotsKind, says.Encode(), len(says.Ballots)+len(says.Answers) == 0 && !m.Asking)
+	says.Proofs = v.accused.shown()
+	nothing := len(says.Ballots)+len(says.Answers)+len(says.Proofs) == 0 && !m.Asking
+	v.say(voice.BallotsKind, v.fit(says), nothing)
+}
+
+// overhead is what an envelope needs besides its body, in bytes.
+const overhead = 512
+
+// fit is what the seat shows, as far as there is room: what others have cast goes first, and of its own
+// the oldest.
+func (v *Voter) fit(says voice.Ballots) []byte {
+	limit := v.config.Shelf.Limit(voice.BallotsKind) - overhead
+	for {
+		body := says.Encode()
+		if len(body) <= limit || len(says.Ballots) == 0 {
+			return body
+		}
+		out := 0
+		for i, raw := range says.Ballots {
+			if b, err := ballot.Parse(raw); err == nil && b.Seat != v.machine.Self {
+				out = i
+				break
+			}
+		}
+		says.Ballots = slices.Delete(slices.Clone(says.Ballots), out, out+1)
+	}
 }
 
 func hashes(all []document.Hash) (joined []byte) {

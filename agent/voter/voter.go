@@ -71,6 +71,8 @@ type Docket interface {
 type Shelf interface {
 	// Objects are the newest of a kind, one a seat.
 	Objects(kind string) []signed.Envelope
+	// Limit is how many bytes an object of a kind may have.
+	Limit(kind string) int
 	// Say has this seat say something under a kind from now on.
 	Say(kind string, body []byte) error
 }
@@ -93,6 +95,9 @@ type Voter struct {
 	broken  error // why its journal takes no record
 
 	opinions  opinions
+	accused   accused
+	vain      map[document.Hash]int   // what rounds were about in vain, and how many opinions of it there were
+	next      document.Hash           // what they are about now
 	drafts    map[document.Hash]draft // by record
 	offered   map[document.Hash]*ballot.Ballot
 	offeredIn int32                    // the round in which they were offered the last time
@@ -132,7 +137,7 @@ func New(c Config) *Voter {
 	return &Voter{
 		config: c, look: make(chan struct{}, 1), posted: make(chan func(), 64), timers: make(map[ballot.Kind]*time.Timer),
 		drafts: make(map[document.Hash]draft), offered: make(map[document.Hash]*ballot.Ballot), answered: make(map[document.Hash][]byte),
-		said: make(map[string]string), words: make(map[signed.Key]word), opinions: newOpinions(),
+		said: make(map[string]string), words: make(map[signed.Key]word), opinions: newOpinions(), accused: accused{proofs: make(map[document.Hash]accusation)}, vain: make(map[document.Hash]int),
 	}
 }
 
@@ -231,6 +236,7 @@ func (v *Voter) advance(now ledger.State) {
 	clear(v.drafts)
 	clear(v.offered)
 	clear(v.answered)
+	clear(v.vain)
 	v.wants = nil
 	v.step(vote.Begin{Height: ballot.After(now)})
 }
@@ -271,7 +277,7 @@ func (v *Voter) do(effects []vote.Effect) {
 			v.decided(e)
 		case vote.Expose:
 			v.config.Logf("vote: seat %d has signed two ballots that contradict each other, at height %d", e.Proof.One.Seat, e.Proof.One.Height)
-			v.opinions.accuse(e.Proof.Bytes())
+			v.accused.take(e.Proof.Bytes())
 			v.Look()
 		case vote.Lack:
 			v.config.Logf("vote: this seat has signed ballots that its journal lacks: it abstains up to height %d", v.machine.Abstain)

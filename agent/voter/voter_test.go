@@ -98,6 +98,8 @@ func (n *neighbour) Say(kind string, body []byte) error {
 
 var errCut = errors.New("the power is cut")
 
+func (n *neighbour) Limit(kind string) int { return 48 << 10 }
+
 // Append writes the journal to its disk, which takes a moment.
 func (n *neighbour) Append(r journal.Record) error {
 	time.Sleep(2 * time.Millisecond)
@@ -243,7 +245,9 @@ func (w *town) within(limit time.Duration, what string, holds func() bool) time.
 	for !holds() {
 		if time.Since(began) > limit {
 			for _, n := range w.all {
-				w.t.Logf("%s: %+v", n.seat.Name, n.voter.View())
+				if n.voter != nil {
+					w.t.Logf("%s: %+v", n.seat.Name, n.voter.View())
+				}
 			}
 			w.t.Fatalf("%s: not within %s", what, limit)
 		}
@@ -414,4 +418,33 @@ func TestAsk(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLiar has one seat of four vote both ways, each ballot shown to some: the others find the proof,
+// put it to the vote, and the seat loses its vote. All else is decided, too.
+func TestLiar(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := settled(t, 4)
+		liar := w.all[3]
+		for _, n := range w.all[:3] {
+			n.begin(t)
+		}
+		h := ballot.After(w.fleet.Log.State())
+		says := voice.Ballots{Height: h.Number}
+		for _, value := range []string{"one", "other"} {
+			b := ballot.Ballot{Words: h.Words(ballot.Prevote, 0, document.HashOf([]byte(value)), ballot.Fresh), Seat: 4}
+			says.Ballots = append(says.Ballots, b.Sign(liar.private).Bytes())
+		}
+		if err := liar.Say(voice.BallotsKind, says.Encode()); err != nil {
+			t.Fatal(err)
+		}
+		w.propose(w.fleet.Operators(t, "bob"))
+		w.within(10*time.Minute, "both are decided", w.at(3, 1, 2, 3))
+		for _, n := range w.all[:3] {
+			if seat, _ := n.State().Roster.Seat(4); seat.Vote {
+				t.Errorf("%s: the liar votes still", n.seat.Name)
+			}
+			n.end()
+		}
+	})
 }

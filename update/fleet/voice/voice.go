@@ -29,12 +29,14 @@ const version = 1
 // What a seat may say at once. The rest waits: a seat thinks of the oldest proposals first.
 const (
 	MaxOpinions = 16
-	MaxBallots  = 64
+	MaxBallots  = 128
 	MaxDrafts   = 6
 	MaxAnswers  = 24
+	MaxProofs   = 4
 	maxBallot   = 512 // bytes
 	maxAnswer   = 1 << 10
 	maxEvidence = 512
+	maxProof    = 2 << 10
 )
 
 // ErrVoice is of bytes that no seat says.
@@ -53,6 +55,8 @@ type Ballots struct {
 	Ballots [][]byte `json:"ballots,omitempty"` // as they travel, also of seats that voted twice
 	// Drafts say what the records are that the ballots are about.
 	Drafts []Draft `json:"drafts,omitempty"`
+	// Proofs are of double votes, as update/fleet/ballot has them.
+	Proofs [][]byte `json:"proofs,omitempty"`
 	// Nonce is of the question that the seat asks after a boot; zero: it asks nothing.
 	Nonce document.Hash `json:"nonce,omitzero"`
 	// Answers are to the questions of others.
@@ -134,7 +138,7 @@ func (b Ballots) check() error {
 			return fmt.Errorf("field drafts[%d].evidence: %d: 1 to %d", i, n, maxEvidence)
 		}
 	}
-	return errors.Join(list("ballots", b.Ballots, MaxBallots, maxBallot), list("answers", b.Answers, MaxAnswers, maxAnswer))
+	return errors.Join(list("ballots", b.Ballots, MaxBallots, maxBallot), list("answers", b.Answers, MaxAnswers, maxAnswer), list("proofs", b.Proofs, MaxProofs, maxProof))
 }
 
 // list wants no more entries than so many, none of them empty or of more bytes.
