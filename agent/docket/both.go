@@ -1,12 +1,8 @@
 package docket
 
 import (
-	"bytes"
-
+	"kogge.example/update/fleet/docket"
 	"kogge.example/update/fleet/document"
-	"kogge.example/update/fleet/proposal"
-	"kogge.example/update/fleet/roster"
-	"kogge.example/update/fleet/signed"
 	"kogge.example/update/fleet/token"
 )
 
@@ -30,10 +26,10 @@ type both struct {
 
 func (b both) Sum() document.Hash {
 	sum := b.papers.Sum()
-	if len(b.docket.IDs()) == 0 {
+	waits := b.docket.Sum()
+	if waits.IsZero() {
 		return sum
 	}
-	waits := b.docket.Sum()
 	return document.HashOf(document.Message("kogge/papers-and-docket/v1", sum[:], waits[:]))
 }
 
@@ -51,17 +47,8 @@ func (b both) Lacking(has []token.Short, most int) [][]byte {
 }
 
 func (b both) Take(raw []byte) (news bool, err error) {
-	if Is(raw) {
+	if docket.Is(raw) {
 		return b.docket.Take(raw)
 	}
 	return b.papers.Take(raw)
-}
-
-// Is says whether bytes are of the docket.
-func Is(raw []byte) bool {
-	if bytes.HasPrefix(raw, []byte("{")) {
-		return true
-	}
-	e, err := signed.Parse(raw)
-	return err == nil && (e.Kind == proposal.Kind || e.Kind == roster.RequestKind)
 }

@@ -6,13 +6,14 @@
 package docket
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"kogge.example/update/fleet/docket"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/proposal"
 	"kogge.example/update/fleet/signed"
 	"kogge.example/update/fleet/token"
 )
@@ -35,6 +37,7 @@ type Store struct {
 	since   map[document.Hash]time.Time         // in this run
 	saved   time.Time
 	follows document.Hash // the record up to which decided proposals are gone
+	listed  int           // how many operators that state had: one whose key is revoked is left out
 	changed func()
 }
 
@@ -63,6 +66,7 @@ func Open(dir string, state func() ledger.State) *Store {
 		waited: make(map[document.Hash]document.Duration), since: make(map[document.Hash]time.Time),
 	}
 	raws := s.files()
+	s.follows = state().Record
 	for range 2 { // what others are about comes first
 		for name, raw := range raws {
 			if c, err := s.set.Put(raw, state()); err == nil && c.ID.String() == name {
@@ -117,11 +121,12 @@ func (s *Store) Listen(f func()) {
 func (s *Store) Take(raw []byte) (news bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c, err := s.set.Put(raw, s.state())
+	state := s.follow()
+	c, err := s.set.Put(raw, state)
 	if err == nil && c.News {
 		err = s.write(c.ID.String(), raw)
 	}
-	s.forget(c)
+	s.forget(c.Dropped)
 	if err != nil || !c.News {
 		return false, err
 	}
@@ -144,8 +149,8 @@ func (s *Store) write(name string, raw []byte) error {
 }
 
 // forget removes the files of what went.
-func (s *Store) forget(c docket.Change) {
-	for _, id := range c.Gone {
+func (s *Store) forget(gone []document.Hash) {
+	for _, id := range gone {
 		if err := durable.Remove(s.path(id.String())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			log.Printf("agent: what waits to be decided: %v", err)
 		}
@@ -174,9 +179,20 @@ func (s *Store) note() {
 	}
 }
 
+// follow has what the ledger has decided go.
+func (s *Store) follow() ledger.State {
+	state := s.state()
+	if state.Record != s.follows || len(state.Operators) != s.listed {
+		s.follows, s.listed = state.Record, len(state.Operators)
+		s.forget(s.set.Follow(state))
+		s.note()
+	}
+	return state
+}
+
 // Waiting is a proposal, and the running time of this node since it saw it.
 type Waiting struct {
-	docket.Proposal
+	docket.Open
 	Waited document.Duration
 }
 
@@ -184,11 +200,7 @@ type Waiting struct {
 func (s *Store) Open() (all []Waiting) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if state := s.state(); state.Record != s.follows {
-		s.follows = state.Record
-		s.forget(s.set.Follow(state))
-		s.note()
-	}
+	s.follow()
 	for _, p := range s.set.Proposals() {
 		all = append(all, Waiting{p, s.ran(p.ID)})
 	}
@@ -218,11 +230,11 @@ func (s *Store) save() {
 	}
 }
 
-// Drop lets a proposal go that left the queue.
-func (s *Store) Drop(id document.Hash) {
+// Drop lets a proposal go that left the queue. It is remembered until the next start that it did.
+func (s *Store) Drop(id document.Hash, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.forget(s.set.Drop(id))
+	s.forget(s.set.Drop(id, why, s.state()))
 	s.note()
 	s.changed()
 }
@@ -238,7 +250,14 @@ func (s *Store) Known() [][]byte {
 func (s *Store) All() [][]byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clip(s.set.All())
+	return s.set.All()
+}
+
+// Votes is how the node of a key votes, as its owner has set it; false: he has not.
+func (s *Store) Votes(node signed.Key) (proposal.Votes, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.set.Votes(node)
 }
 
 // Sum stands for all that is here.
@@ -255,9 +274,12 @@ func (s *Store) IDs() []token.Short {
 	return s.set.IDs()
 }
 
-// Lacking are objects that somebody lacks who has others, as many as have so many bytes.
+// Lacking are objects that somebody lacks who has others, as many as have so many bytes, and
+// others each time.
 func (s *Store) Lacking(has []token.Short, most int) [][]byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.set.Lacking(has, most)
+	var from token.Short
+	binary.BigEndian.PutUint64(from[:], rand.Uint64())
+	return s.set.Lacking(has, most, from)
 }

@@ -102,8 +102,11 @@ func (s *session) voteOnce(ctx context.Context) error {
 		Opine: func(o proposal.Opinion) (signed.Envelope, error) {
 			return s.seat.Opine(s.taken.State().Fleet(), s.numbers.Next(), o)
 		},
-		Votes: func(k decision.Kind) decision.Vote { return proposal.VoteOn(k, nil) },
-		Logf:  func(format string, args ...any) { log.Printf("agent: "+format, args...) },
+		Votes: func(k decision.Kind) decision.Vote {
+			set, _ := s.part.docket().Votes(s.seat.Key)
+			return proposal.VoteOn(k, set.Votes)
+		},
+		Logf: func(format string, args ...any) { log.Printf("agent: "+format, args...) },
 	})
 	s.voting.Store(&voting{voter: v})
 	return errors.Join(v.Run(ctx), j.Close())

@@ -189,7 +189,7 @@ func (v *Voter) think() {
 	for _, left := range v.turn.Left {
 		if left.Item.Number > 0 {
 			v.config.Logf("vote: proposal %d leaves the queue: %s", left.Item.Number, left.Why)
-			v.config.Docket.Drop(left.Item.ID)
+			v.config.Docket.Drop(left.Item.ID, left.Why)
 		} else {
 			v.accused.drop(left.Item.ID)
 		}
@@ -236,8 +236,8 @@ func opinionsOf(all []signed.Envelope) (o voice.Opinions) {
 // item is a proposal as it stands in the queue, with this seat's own opinion of it.
 func (v *Voter) item(p docket.Waiting, known [][]byte) proposal.Item {
 	id := p.ID
-	item := proposal.Item{ID: id, Number: p.Envelope.Sequence, Height: p.Says.Height, Waited: p.Waited}
-	if p.Says.Height > v.state.Height {
+	item := proposal.Item{ID: id, Number: p.Envelope.Sequence, Height: p.Height, Waited: p.Waited}
+	if p.Height > v.state.Height {
 		item.Lacks = "this node has not caught up with the ledger"
 		return item
 	}

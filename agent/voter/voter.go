@@ -64,7 +64,7 @@ type Docket interface {
 	Open() []docket.Waiting
 	Known() [][]byte
 	// Drop forgets a proposal that left the queue.
-	Drop(id document.Hash)
+	Drop(id document.Hash, why string)
 }
 
 // Shelf has what seats say, verified. A gossip engine fits.

@@ -115,8 +115,8 @@ func (n *neighbour) Open() []docket.Waiting { return n.docket.Open() }
 
 func (n *neighbour) Known() [][]byte { return n.docket.Known() }
 
-func (n *neighbour) Drop(id document.Hash) {
-	n.docket.Drop(id)
+func (n *neighbour) Drop(id document.Hash, why string) {
+	n.docket.Drop(id, why)
 	n.town.mu.Lock()
 	defer n.town.mu.Unlock()
 	n.town.left[id]++

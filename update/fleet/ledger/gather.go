@@ -106,7 +106,7 @@ func (c *choice) hearNode(raw []byte) {
 		if !wanted {
 			return
 		}
-		if r, err := roster.ReadRequest(e, fleet); err == nil && asks(seat, r) == nil {
+		if r, err := roster.ReadRequest(e, fleet); err == nil && r.For(seat) == nil {
 			c.take(e.By, raw, e.Verify)
 		}
 	}
@@ -218,3 +218,43 @@ func (s State) Answered(k decision.Kind, raw []byte) (proposal.Answer, error) {
 	}
 	return a, nil
 }
+
+// Consents reads an answer to the proposal of a value as a decision may rest on it: [State.Answered], or a
+// yes by the keys that an owner is to get by it. by is the owner with the keys by which it was verified,
+// and fresh says that he is to get them. The error wraps [proposal.ErrAnswer].
+func (s State) Consents(v Value, raw []byte) (a proposal.Answer, by roster.Owner, fresh bool, err error) {
+	if a, err = s.Answered(v.Kind(), raw); err == nil {
+		by, _ = s.Roster.Owner(a.Owner)
+		return a, by, false, nil
+	}
+	said, parsed := proposal.ParseAnswer(raw)
+	if parsed != nil {
+		return a, by, false, parsed
+	}
+	for _, o := range v.newOwners() {
+		if o.Name == said.Owner && said.Yes && said.Verify(s.Fleet(), o, o.Threshold) == nil {
+			return said, o, true, nil
+		}
+	}
+	return a, by, false, err
+}
+
+// Objects reads an answer that ends the waiting of an owner for other keys: a no by one of the keys that
+// are his. by is the owner with these. The error wraps [proposal.ErrAnswer].
+func (s State) Objects(raw []byte) (a proposal.Answer, by roster.Owner, err error) {
+	if a, err = proposal.ParseAnswer(raw); err != nil {
+		return a, by, err
+	}
+	if s.Claim == nil || a.Proposal != s.Claim.Record {
+		return a, by, fmt.Errorf("%w: no owner waits for other keys by record %s", proposal.ErrAnswer, a.Proposal.Short())
+	}
+	by, there := s.Roster.Owner(a.Owner)
+	if !there || by.Name != s.Claim.Owner.Name || a.Yes {
+		return a, by, fmt.Errorf("%w: to record %s only a no of owner %s says anything", proposal.ErrAnswer, a.Proposal.Short(), s.Claim.Owner.Name)
+	}
+	return a, by, a.Verify(s.Fleet(), by, 1)
+}
+
+// NewSeats are the seats that a value gives to nodes which are new to the fleet, by key. Each of them has to
+// ask for it: see [roster.Request.For].
+func (s State) NewSeats(v Value) map[signed.Key]roster.Seat { return v.newSeats(s.Roster) }

@@ -17,8 +17,29 @@ import (
 
 // Proposed reads a proposal, and says who has made it and of what: whether it could be decided now, but
 // for the answers and opinions that it may need. It is what a voter asks to have an opinion. The error
-// wraps [proposal.ErrProposal] or [ErrValue], and [ErrWithdrawn] where the operator's key was revoked.
+// is that of [State.Offered], or wraps [ErrValue].
 func (s State) Proposed(e signed.Envelope) (Value, Operator, error) {
+	v, o, err := s.Offered(e)
+	if err != nil {
+		return Value{}, Operator{}, err
+	}
+	if _, err := s.apply(v); err != nil {
+		return Value{}, Operator{}, fmt.Errorf("%w: %w", ErrValue, err)
+	}
+	return v, o, nil
+}
+
+// Why a proposal does not count, besides what is wrong with it.
+var (
+	ErrEarly   = errors.New("the ledger is not that far yet")
+	ErrDecided = errors.New("the proposal was decided already")
+)
+
+// Offered is [State.Proposed] of a proposal by somebody who may propose that, also where it could not be
+// decided now: another decision may come before it, or was in its way. The error wraps
+// [proposal.ErrProposal] or [ErrValue]; [ErrWithdrawn] where the operator's key was revoked, [ErrEarly]
+// where the ledger is not at the proposal's height, and [ErrDecided].
+func (s State) Offered(e signed.Envelope) (Value, Operator, error) {
 	p, by, err := proposal.Open(e, s.Fleet())
 	if err == nil {
 		err = e.Verify()
@@ -34,9 +55,6 @@ func (s State) Proposed(e signed.Envelope) (Value, Operator, error) {
 		return Value{}, Operator{}, err
 	}
 	o, err := s.proposable(v, &evidence{id: proposal.ID(e), proposed: p, by: by})
-	if err == nil {
-		_, err = s.apply(v)
-	}
 	if err != nil {
 		return Value{}, Operator{}, fmt.Errorf("%w: %w", ErrValue, err)
 	}
@@ -53,9 +71,9 @@ func (s State) proposable(v Value, ev *evidence) (Operator, error) {
 	case !bytes.Equal(ev.proposed.Value, plain.Encode()):
 		return Operator{}, errors.New("field evidence: the operator has proposed something else")
 	case ev.proposed.Height > s.Height:
-		return Operator{}, fmt.Errorf("field evidence: the proposal is of height %d, and the ledger is at %d", ev.proposed.Height, s.Height)
+		return Operator{}, fmt.Errorf("field evidence: %w: the proposal is of height %d, and the ledger is at %d", ErrEarly, ev.proposed.Height, s.Height)
 	case slices.Contains(s.used[min(max(ev.proposed.Height, 0), int64(len(s.used))):], ev.id):
-		return Operator{}, errors.New("field evidence: the proposal was decided already, and is decided once")
+		return Operator{}, fmt.Errorf("field evidence: %w, and is decided once", ErrDecided)
 	}
 	row, ok := decision.Of(v.Kind())
 	if !ok || row.Proposer != decision.Operator {
@@ -244,20 +262,9 @@ func requested(seats map[signed.Key]roster.Seat, ev *evidence) error {
 		if !has {
 			return fmt.Errorf("field evidence: the node of seat %d (%s) has not asked for it with key %s", seat.Number, seat.Name, seat.Key.ID().Short())
 		}
-		if err := asks(seat, r); err != nil {
-			return err
+		if err := r.For(seat); err != nil {
+			return fmt.Errorf("field evidence: %w", err)
 		}
-	}
-	return nil
-}
-
-// asks wants a request to be for a seat.
-func asks(seat roster.Seat, r roster.Request) error {
-	switch {
-	case r.Name != seat.Name || r.Journal != seat.Journal:
-		return fmt.Errorf("field evidence: the node of key %s is %s with journal %s, and seat %d is for %s with journal %s", seat.Key.ID().Short(), r.Name, r.Journal, seat.Number, seat.Name, seat.Journal)
-	case (seat.Member || seat.Spare) && !roster.MayBeMember(r.Arch):
-		return fmt.Errorf("field evidence: seat %d (%s) is to run etcd, and not on %.20q", seat.Number, seat.Name, r.Arch)
 	}
 	return nil
 }

@@ -105,6 +105,17 @@ func readRequest(e signed.Envelope, id document.Hash) (Request, error) {
 	return r, fleet.CheckName(r.Name)
 }
 
+// For wants the request, by the key of a seat, to be for this seat.
+func (r Request) For(s Seat) error {
+	switch {
+	case r.Name != s.Name || r.Journal != s.Journal:
+		return fmt.Errorf("the node of key %s is %s with journal %s, and seat %d is for %s with journal %s", s.Key.ID().Short(), r.Name, r.Journal, s.Number, s.Name, s.Journal)
+	case (s.Member || s.Spare) && !MayBeMember(r.Arch):
+		return fmt.Errorf("seat %d (%s) is to run etcd, and not on %.20q", s.Number, s.Name, r.Arch)
+	}
+	return nil
+}
+
 // MayBeMember says whether nodes of an architecture may run etcd, whose makers test it on
 // these.
 func MayBeMember(arch string) bool { return arch == "amd64" || arch == "arm64" }

@@ -37,7 +37,7 @@ type Shelf struct {
 	Withdrawn func(e signed.Envelope, held []signed.Envelope) bool
 
 	seats  map[signed.Key]rights // that the ledger's state lists
-	places map[int][]ID        // of all their objects, by the kind's number, sorted
+	places map[int][]ID          // of all their objects, by the kind's number, sorted
 	held   map[ID]*held
 	parts  map[Part]Sum // that were computed, until what is in them changes
 	counts [verdicts]uint64
