@@ -358,7 +358,9 @@ func (m *Member) hearCame(node signed.Key, tlsKey document.Hash, use []byte, sta
 
 // owns wants a TLS key to be the one that the fleet knows of a node, so that whoever has come by the
 // node's key for its seat gets no certificate for another one: who revokes a node knows the TLS key
-// alone. known says that there is such a one. The error wraps [ErrOtherKey], [fleet.ErrRevoked] of
+// alone. Where the operator was revoked whose word for a TLS key counts, nobody can tell whether he had seen
+// it: the one by which the node came counts beside it, and fleet status wants the node to be accepted anew.
+// known says that there is such a one. The error wraps [ErrOtherKey], [fleet.ErrRevoked] of
 // any TLS key that counts as the node's, or says that its seat is isolated.
 func (m *Member) owns(node signed.Key, tlsKey document.Hash) (known bool, err error) {
 	var all []document.Hash

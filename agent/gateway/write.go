@@ -41,7 +41,7 @@ func whyOf(v shelf.Verdict) wire.Why {
 		return wire.TooLarge
 	case shelf.Foreign, shelf.BadSignature:
 		return wire.Forged
-	case shelf.Unlisted:
+	case shelf.Unlisted, shelf.Early:
 		return wire.Unlisted
 	case shelf.UnknownKind:
 		return wire.NotOwn

@@ -165,6 +165,7 @@ func New(c Config) *Engine {
 	}
 	e.shelf = shelf.New(e.state.Fleet(), c.Kinds)
 	e.shelf.May = func(k notice.Kind, object signed.Envelope) bool { return k.May(e.trusted(), object) }
+	e.shelf.Early = func(k notice.Kind, object signed.Envelope) bool { return k.Early(e.trusted(), object) }
 	e.shelf.Withdrawn = e.withdrawn
 	if c.Verify != nil {
 		e.shelf.Verify = c.Verify

@@ -31,6 +31,10 @@ const (
 	maxSources = 8
 	// toldSize is about the bytes of an item that is told, and renewalSize of a renewal.
 	toldSize, renewalSize = 30, 90
+	// askedTwice is how often a peer may be sent one object: in short, and then all of it.
+	askedTwice = 2
+	// maxEarly is of how many seats a peer whose ledger is said to be further may have what nobody may say yet.
+	maxEarly = 16
 )
 
 // took notes an object that is news here, and will be to others.
@@ -348,9 +352,6 @@ func (e *Engine) hearWant(s *session, f wire.Want) {
 	}
 }
 
-// askedTwice is how often a peer may be sent one object: in short, and then all of it.
-const askedTwice = 2
-
 // mayHave says whether a peer may be sent what lies in a place. Who has been does not need it
 // again.
 func (e *Engine) mayHave(s *session, id shelf.ID) bool {
@@ -390,7 +391,7 @@ func (e *Engine) serve(s *session, size int) bool {
 // hearObjects takes an object that was asked for.
 func (e *Engine) hearObjects(s *session, f wire.Objects) {
 	var id shelf.ID
-	news, withdrawn := false, false
+	news, refused, further := false, false, s.ledger.Height > e.state.Height && len(s.refused) < maxEarly
 	for i, raw := range f {
 		object, err := signed.Parse(raw)
 		if err != nil {
@@ -415,8 +416,8 @@ func (e *Engine) hearObjects(s *session, f wire.Objects) {
 		case v.Lie():
 			e.blame(s, faultLie)
 			return
-		case v == shelf.Withdrawn && (i > 0 || object.Sequence >= told.number):
-			withdrawn = true // who passes it on need not know that
+		case (v == shelf.Withdrawn || v == shelf.Early || v == shelf.Unlisted && further && s.refused[id] == (wire.Told{})) && (i > 0 || object.Sequence >= told.number):
+			refused = true // who passes it on need not know that a key was revoked, or has got later records
 		case i == 0 && object.Sequence < told.number || v != shelf.Known && v != shelf.Older:
 			e.demerit(s) // it told of a newer one, or passes on what is refused
 			if s.closed {
@@ -424,7 +425,7 @@ func (e *Engine) hearObjects(s *session, f wire.Objects) {
 			}
 		}
 	}
-	if _, several := e.shelf.Behind(id); withdrawn || several {
+	if _, several := e.shelf.Behind(id); refused || several {
 		s.refused[id] = wire.ToldOf(e.shelf.ItemOf(id, f)) // what counts here of it is here
 	}
 	if !news {

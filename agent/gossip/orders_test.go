@@ -11,12 +11,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"kogge.example/agent/gossip/wire"
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
 	"kogge.example/update/fleet/notice"
 	orders "kogge.example/update/fleet/order"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/shelf"
 	"kogge.example/update/fleet/signed"
 )
 
@@ -231,4 +234,74 @@ func TestOrders(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestEarly: who passes on an order of a record that this node has not got yet is not blamed for that, and not
+// asked for it again until the ledger is further. Who has made it up is.
+func TestEarly(t *testing.T) {
+	state := large(t, 40)
+	state.Genesis = ledgertest.Founded(t, 2, 1).Genesis
+	signer := func() (*ecdsa.PrivateKey, document.Hash) {
+		key := ledgertest.Must[*ecdsa.PrivateKey](t)(fleet.NewKey())
+		id, _ := ledgertest.Must[signed.Key](t)(signed.OperatorKey(&key.PublicKey)).Operator()
+		return key, id
+	}
+	bob, bobs := signer()
+	eve, _ := signer() // whom the record of height 2 may list
+	state.Operators = []ledger.Operator{{Name: "bob", Role: fleet.RoleAdmin, Key: bobs}}
+	restoring := func(about roster.Seat, height int64, signs string) signed.Envelope {
+		l := ledger.Restore{Version: 1, Node: about.Key, Generation: 7, Height: height}
+		for i := 1; i <= 2; i++ {
+			l.Owners = append(l.Owners, signed.Sign(i, ledgertest.Private(fmt.Sprintf("%s %d", signs, i)), l.Bytes(state.Fleet())))
+		}
+		return ledgertest.Must[signed.Envelope](t)(orders.Seal(state.Fleet(), bob, 8, orders.Restoring{Seat: about.Number, Key: about.Key, Leave: l.Encode()}))
+	}
+	isolate := func(about roster.Seat, number uint64) signed.Envelope {
+		return ledgertest.Must[signed.Envelope](t)(orders.Seal(state.Fleet(), eve, number, orders.Isolation{Seat: about.Number, Key: about.Key, Isolated: true}))
+	}
+	about := state.Roster.Seats[5]
+	many := func(seats int) (all []signed.Envelope) {
+		for _, seat := range state.Roster.Seats[1 : 1+seats] {
+			all = append(all, isolate(seat, 1))
+		}
+		return all
+	}
+	for what, c := range map[string]struct {
+		head     int64 // of the peer
+		objects  []signed.Envelope
+		told     uint64 // the number that it has told, of each
+		demerits int
+	}{
+		"a leave of height 2":                   {1, []signed.Envelope{restoring(about, 2, "owner")}, 8, 0},
+		"one that the owner has not given":      {2, []signed.Envelope{restoring(about, 2, "n")}, 8, 0},
+		"the same of who is no further":         {1, []signed.Envelope{restoring(about, 2, "n")}, 8, 1},
+		"another number than was told":          {2, []signed.Envelope{restoring(about, 2, "owner")}, 9, 1},
+		"by an operator who may be listed":      {2, []signed.Envelope{isolate(about, 1)}, 1, 0},
+		"the same of who is no further, by eve": {1, []signed.Envelope{isolate(about, 1)}, 1, 1},
+		"one after the other about one seat":    {2, []signed.Envelope{isolate(about, 1), isolate(about, 2), isolate(about, 3)}, 1, 2},
+		"about many seats":                      {2, many(maxEarly + 3), 1, 3},
+	} {
+		e := New(Config{Self: state.Roster.Seats[0].Key, Ledger: still{state}, Kinds: slices.Concat(notice.Kinds(), orders.Kinds()), Logf: t.Logf})
+		peer := state.Roster.Seats[9]
+		s := &session{key: peer.Key, seat: peer, ledger: wire.Head{Height: c.head}, asked: make(map[shelf.ID]asking), waiting: make(map[shelf.ID]bool), refused: make(map[shelf.ID]wire.Told)}
+		for _, object := range c.objects {
+			id := e.shelf.Place(object)
+			s.asked[id] = asking{number: c.told}
+			e.hearObjects(s, wire.Objects{object.Bytes()})
+			if _, held := e.shelf.Item(id); held {
+				t.Errorf("%s: it is taken", what)
+			}
+		}
+		if got := e.peer(s.key).demerits; got != c.demerits {
+			t.Errorf("%s: %d demerits", what, got)
+		}
+		if len(c.objects) > 1 || c.demerits > 0 {
+			continue
+		}
+		id := e.shelf.Place(c.objects[0])
+		told := wire.ToldOf(e.shelf.ItemOf(id, wire.Objects{c.objects[0].Bytes()}))
+		if e.hearTold(s, wire.Tell{told}); len(e.wants) > 0 {
+			t.Errorf("%s: it is asked for it again", what)
+		}
+	}
 }

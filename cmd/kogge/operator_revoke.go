@@ -73,7 +73,7 @@ func revoke(ctx context.Context, ring *keyring.Keyring, fleetName, name string, 
 		fmt.Fprintf(out, "%s withdrawn.\n", count(done.Withdrawn, "open invitation"))
 	}
 	if l, _, err := operate.Ledger(ring); err == nil && l.State().Height > 0 {
-		fmt.Fprintf(out, "Tokens that %[1]s gave out let in nobody more, and what %[1]s has ordered about nodes counts no more: kogge fleet status\nsays what is isolated now. Nodes that are in the fleet stay: kogge fleet nodes lists them.\n", name)
+		fmt.Fprintf(out, "Tokens that %[1]s gave out let in nobody more, and what %[1]s has ordered about nodes counts no more: kogge fleet status\nsays what is isolated now, and which nodes that %[1]s accepted are to be accepted anew. Nodes that are in the fleet stay:\nkogge fleet nodes lists them.\n", name)
 	}
 	nodes, err := operate.TellRevoked(ctx, ring, notice)
 	if err != nil {

@@ -354,12 +354,14 @@ const (
 )
 
 // Note notes how each node came into the fleet. Those that are new are shown and counted nowhere:
-// what is wrong with them is no problem of the fleet's.
+// what is wrong with them is no problem of the fleet's. Who is accepted by a revoked key alone, stays: but
+// fewer and fewer nodes know it, and the TLS key that it came with counts beside the one it was accepted with.
 func (a Arrivals) Note(h *operate.Health) {
-	standing := make(map[string]string)
+	standing, again := make(map[string]string), make(map[string]bool)
 	for _, key := range a.Set.Nodes() {
 		if accepted, ok := a.Set.Accepted(key); ok {
 			standing[accepted.Name] = Accepted
+			again[accepted.Name] = a.Set.ByRevoked(key)
 		} else if u, ok := a.Set.CameBy(key); ok && standing[u.Name] == "" && a.Set.Waits(u) {
 			standing[u.Name] = New
 		}
@@ -368,7 +370,7 @@ func (a Arrivals) Note(h *operate.Health) {
 	for i, n := range h.Nodes {
 		switch is := standing[n.Node]; {
 		case n.Seat.Number > 0:
-			h.Nodes[i].Admitted = Seat
+			h.Nodes[i].Admitted, again[n.Node] = Seat, false
 		case is != "":
 			h.Nodes[i].Admitted, fresh[n.Node] = is, is == New
 		default:
@@ -380,6 +382,11 @@ func (a Arrivals) Note(h *operate.Health) {
 		h.Nodes = append(h.Nodes, operate.NodeHealth{Node: name, Standing: operate.StandingSilent, Admitted: standing[name]})
 	}
 	h.Problems = slices.DeleteFunc(h.Problems, func(p operate.Problem) bool { return fresh[p.Node] })
+	for _, name := range slices.Sorted(maps.Keys(again)) {
+		if again[name] {
+			h.Problems = append(h.Problems, operate.Problem{Node: name, What: "the key was revoked of the operator who accepted it: nodes that come later do not know it", Do: "kogge fleet accept " + name + " accepts it anew"})
+		}
+	}
 }
 
 // Waits are the nodes of a fleet that wait to be accepted.

@@ -23,6 +23,7 @@ import (
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
+	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 	"kogge.example/update/fleet/token"
 )
@@ -135,6 +136,25 @@ func TestAccept(t *testing.T) {
 	a.Note(&h)
 	if accepted, ok := a.Set.Accepted(node); !ok || accepted.Attested.Labels["region"] != "eu" || len(h.Nodes) != 1 || h.Nodes[0].Admitted != admission.Accepted {
 		t.Errorf("%+v, %+v", accepted, h)
+	}
+	// Once the key of who accepted it is revoked, it has to be accepted anew; that is said until it is.
+	l, _, err := operate.Ledger(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer := document.HashOf(paper.Issuer).String()
+	a.Set.Withdraw(l.State().Without(func(key string) bool { return key == issuer }))
+	for _, seat := range []int{0, 1} {
+		h = operate.Health{Nodes: []operate.NodeHealth{{Node: "n9", Seat: roster.Seat{Number: seat}}, {Node: "n7"}}}
+		a.Note(&h)
+		if said := len(h.Problems) == 1 && h.Problems[0].Node == "n9" && strings.Contains(h.Problems[0].Do, "kogge fleet accept n9"); said != (seat == 0) || seat > 0 && len(h.Problems) > 0 {
+			t.Errorf("who accepted it is revoked, seat %d: %+v", seat, h.Problems)
+		}
+	}
+	a.Set.Withdraw(l.State())
+	h = operate.Health{Nodes: []operate.NodeHealth{{Node: "n9"}}}
+	if a.Note(&h); len(h.Problems) > 0 {
+		t.Errorf("who accepted it is not revoked: %+v", h.Problems)
 	}
 	public, err := issued.Key()
 	if err != nil {

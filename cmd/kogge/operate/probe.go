@@ -24,31 +24,47 @@ const (
 
 // measured has a disk measured until it is fit, or was found too slow so often; unfit says why, and is
 // "" if it is fit. That it is being measured for somebody else is no answer: it is asked again until ctx
-// is done. again hears why another try follows.
+// is done. What was measured until then counts. again hears why another try follows, of equal reasons in a
+// row once.
 func measured(ctx context.Context, measure func() (unfit string, err error), again func(why string)) (unfit string, err error) {
+	figures, heard := "", ""
 	for tries := 0; ; {
 		began, pause := time.Now(), probePause
-		unfit, err = measure()
+		why, err := measure()
 		switch {
-		case err != nil && connect.CodeOf(err) != connect.CodeAborted:
-			return "", err
-		case err != nil:
-			unfit = said(err)
-		case unfit == "":
+		case err == nil && why == "":
 			return "", nil
-		default:
+		case err == nil:
+			figures = why
 			if tries++; tries == probes {
-				return fmt.Sprintf("%s (measured %d times)", unfit, tries), nil
+				return fmt.Sprintf("%s (measured %s)", figures, times(tries)), nil
 			}
 			pause = min(pause, 10*time.Since(began))
+		case connect.CodeOf(err) == connect.CodeAborted:
+			why = said(err)
+		case ctx.Err() == nil || figures == "":
+			return "", err
 		}
-		again(unfit)
+		if why != heard && ctx.Err() == nil {
+			again(why)
+			heard = why
+		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
+			if figures != "" {
+				return fmt.Sprintf("%s (measured %s, and then there was no time)", figures, times(tries)), nil
+			}
 			return "", errors.Join(ctx.Err(), err)
 		}
 	}
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
 }
 
 // Probe has the applicants measure their disks that are wished to run etcd, or that can if nobody

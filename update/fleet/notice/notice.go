@@ -70,6 +70,9 @@ type Kind struct {
 	// so, as the ledger lists him. nil: a seat signs it, about itself.
 	About func(body []byte) (signed.Key, error)
 	May   func(ledger.State, signed.Envelope) bool
+	// Early says of who may not that he may once the ledger is further, and cannot have made that up. nil:
+	// nobody can say so.
+	Early func(ledger.State, signed.Envelope) bool
 	// Says is what a body says, where that counts whoever has signed it: of one number and that there is
 	// one object, or anybody could make any number of them. nil, or of a body that it cannot read: each
 	// body and signer is another one.

@@ -117,6 +117,7 @@ func Kinds() []notice.Kind {
 				_, operator := e.By.Operator()
 				return operator && permitted(s, e) == nil
 			},
+			Early: func(s ledger.State, e signed.Envelope) bool { return errors.Is(permitted(s, e), errEarly) },
 			Check: func(b []byte) error { _, err := ParseRestoring(b); return err },
 			About: func(b []byte) (signed.Key, error) { o, err := ParseRestoring(b); return o.Key, err },
 			Says:  leaveOf,
@@ -164,8 +165,11 @@ func Same(a, b signed.Envelope) bool {
 	return bytes.Equal(a.Message(), b.Message())
 }
 
+// errEarly is of a leave that the owner has given, of a record that the ledger has not reached.
+var errEarly = errors.New("the ledger is not that far")
+
 // permitted says why a restoring has not the owner's leave. That may be of an earlier record: what was
-// restored since stays so.
+// restored since stays so. Of a later one it is [errEarly].
 func permitted(s ledger.State, e signed.Envelope) error {
 	o, err := ParseRestoring(e.Body)
 	if err != nil {
@@ -181,10 +185,13 @@ func permitted(s ledger.State, e signed.Envelope) error {
 	if seat, ok := s.Roster.ByKey(o.Key); !ok || seat.Number != o.Seat {
 		return fmt.Errorf("it is about seat %d, and key %s has seat %d", o.Seat, o.Key.ID().Short(), seat.Number)
 	}
-	if leave.Height > s.Height {
-		return fmt.Errorf("its leave is of height %d, and the ledger is at %d", leave.Height, s.Height)
+	if err := s.SignedByOwner(leave.Owners, leave.Bytes(s.Fleet())); err != nil {
+		return err
 	}
-	return s.SignedByOwner(leave.Owners, leave.Bytes(s.Fleet()))
+	if leave.Height > s.Height {
+		return fmt.Errorf("its leave is of height %d, and here it is %d: %w", leave.Height, s.Height, errEarly)
+	}
+	return nil
 }
 
 // giver is the operator who has signed an envelope; false: nobody whom the ledger lists.

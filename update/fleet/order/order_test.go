@@ -278,6 +278,7 @@ func TestRestoring(t *testing.T) {
 	// Of one leave there is one object, whoever brings it.
 	shelves := shelf.New(w.state.Fleet(), Kinds())
 	shelves.May = func(k notice.Kind, e signed.Envelope) bool { return k.May(w.state, e) }
+	shelves.Early = func(k notice.Kind, e signed.Envelope) bool { return k.Early(w.state, e) }
 	shelves.Follow(w.state.Roster)
 	leave := func(height int64) ledger.Restore {
 		l := ledger.Restore{Version: 1, Node: w.key(1), Generation: 7, Height: height}
@@ -297,12 +298,19 @@ func TestRestoring(t *testing.T) {
 		}
 		wants = shelf.Known
 	}
-	for what, o := range map[string]Restoring{
-		"another seat's number": {Seat: 2, Key: w.key(1), Leave: leave(1).Encode()},
-		"a height that is not":  {Seat: 1, Key: w.key(1), Leave: leave(2).Encode()},
+	raised := leave(1) // by whoever passes it on
+	raised.Height = 2
+	for what, c := range map[string]struct {
+		o    Restoring
+		want shelf.Verdict
+	}{
+		"another seat's number":                  {Restoring{Seat: 2, Key: w.key(1), Leave: leave(1).Encode()}, shelf.Unlisted},
+		"a height that is not yet":               {Restoring{Seat: 1, Key: w.key(1), Leave: leave(2).Encode()}, shelf.Early},
+		"a height that the owner has not signed": {Restoring{Seat: 1, Key: w.key(1), Leave: raised.Encode()}, shelf.Unlisted},
+		"not yet, another seat's number":         {Restoring{Seat: 2, Key: w.key(1), Leave: leave(2).Encode()}, shelf.Unlisted},
 	} {
-		e := w.seal("ada", 8, o)
-		if got := shelves.Put(e.Bytes()); got != shelf.Unlisted || Counts(w.state, e) {
+		e := w.seal("ada", 8, c.o)
+		if got := shelves.Put(e.Bytes()); got != c.want || Counts(w.state, e) {
 			t.Errorf("%s: %s", what, got)
 		}
 	}

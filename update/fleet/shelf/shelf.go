@@ -32,6 +32,10 @@ type Shelf struct {
 	Verify func(signed.Envelope) error
 	// May says whether who signed an object about a seat may do so now. Default: nobody may.
 	May func(notice.Kind, signed.Envelope) bool
+	// Early says of an object that is refused for that whether it is not once the ledger is further. It is
+	// asked of kinds that can say so.
+	// Default: no.
+	Early func(notice.Kind, signed.Envelope) bool
 	// Withdrawn says whether an object is refused because a key was revoked: that of who signed it,
 	// or one that those speak of whose place it would take. Default: none was.
 	Withdrawn func(e signed.Envelope, held []signed.Envelope) bool
@@ -68,6 +72,7 @@ func New(fleet document.Hash, kinds []notice.Kind) *Shelf {
 	return &Shelf{
 		fleet: fleet, kinds: kinds, Verify: signed.Envelope.Verify, May: func(notice.Kind, signed.Envelope) bool { return false },
 		Withdrawn: func(signed.Envelope, []signed.Envelope) bool { return false },
+		Early:     func(notice.Kind, signed.Envelope) bool { return false },
 		places:    make(map[int][]ID), held: make(map[ID]*held), parts: make(map[Part]Sum), pairs: make(map[signed.Key]Pair),
 	}
 }
@@ -215,6 +220,8 @@ func (s *Shelf) take(e signed.Envelope, behind bool) Verdict {
 		return TooLarge
 	case s.Withdrawn(e, s.Held(s.Place(e))):
 		return Withdrawn
+	case !s.listed(e) && k.Early != nil && s.Early(*k, e):
+		return Early
 	case !s.listed(e):
 		return Unlisted
 	}

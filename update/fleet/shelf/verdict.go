@@ -19,6 +19,7 @@ const (
 	Foreign      // it is of another fleet
 	Unlisted     // its key has no seat in the ledger's state
 	Withdrawn    // [Shelf.Withdrawn] says so: others may not know of it
+	Early        // [Shelf.Early] says so: the ledger of who sends it is further
 	BadNumber    // nobody counts to its number
 	BadSignature // it is forged, or was damaged
 	BadBody      // the seat has signed what is no document of its kind
@@ -30,7 +31,7 @@ const (
 func (v Verdict) String() string {
 	return [verdicts]string{
 		"taken", "renewed", "contested", "taken behind a newer one", "known", "older", "malformed", "too large", "of an unknown kind", "of another fleet",
-		"of no seat", "by a key that was revoked", "with an impossible number", "with a wrong signature", "with a wrong body", "renews what is not here",
+		"of no seat", "by a key that was revoked", "of a later record than the ledger has", "with an impossible number", "with a wrong signature", "with a wrong body", "renews what is not here",
 	}[v]
 }
 

@@ -469,6 +469,13 @@ func (s *Set) Acceptance(node signed.Key) (Accept, []byte, bool) {
 	return a.accept, s.raw[a.id].raw, ok
 }
 
+// ByRevoked says whether a node is accepted by a key alone that was revoked: who hears of its acceptance only
+// now does not take it.
+func (s *Set) ByRevoked(node signed.Key) bool {
+	_, is := s.Accepted(node)
+	return is && s.gone[s.accepted[node].issuer]
+}
+
 // Holder is the node that was accepted under a name; false: none.
 func (s *Set) Holder(name string) (Accept, bool) {
 	node, ok := s.holders[name]
