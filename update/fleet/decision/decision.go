@@ -138,8 +138,8 @@ type TUFRoot struct {
 	Root   document.Hash `json:"root"`   // SHA-256 of its bytes
 }
 
-// maxTUFRoot is the version of a root, at most.
-const maxTUFRoot = 1 << 20
+// maxTUFRoot is the version of a root, at most, so that boards of 32 bits count as far.
+const maxTUFRoot = 1 << 30
 
 // Check says what is wrong with the document by itself. The error begins with the field.
 func (d *TUFRoot) Check() error {

@@ -234,7 +234,7 @@ func (ev *evidence) object(s State, v Value, raw []byte, signatures bool) error 
 		ev.requests[e.By] = r
 		return nil
 	}
-	return fmt.Errorf("%w: its kind is %.70q", signed.ErrEnvelope, e.Kind)
+	return fmt.Errorf("%w: its kind is %.70q, on which no decision of this release rests: %w", signed.ErrEnvelope, e.Kind, document.ErrNewer)
 }
 
 // yes says whether an owner says yes.
