@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/ballot"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
@@ -52,6 +53,20 @@ func begin(g *fleet.Genesis) State {
 // next is the record that would follow, but for its value.
 func (s State) next() Record {
 	return Record{Version: version, Fleet: s.Fleet(), Height: s.Height + 1, Previous: s.Record, Roster: s.rosterHash}
+}
+
+// Ballots are what all ballots have in common by which the record that follows is decided, and who casts them.
+func (s State) Ballots() ballot.Height {
+	h := ballot.Height{
+		Fleet: s.Fleet(), Number: s.Height + 1, Record: s.Record, Tree: s.Tree, Roster: s.Roster.Hash(),
+		Quorum: s.Roster.Quorum(), Liars: s.Roster.Liars(),
+	}
+	for _, seat := range s.Roster.Seats {
+		if seat.Vote {
+			h.Voters = append(h.Voters, seat)
+		}
+	}
+	return h
 }
 
 // Fleet is the fleet's id.
