@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/decision"
@@ -158,4 +159,24 @@ func TestTUFRoots(t *testing.T) {
 	must(t, w, root(1<<20), nothing)
 	must(t, w, root(1<<20+1), nothing)
 	refuses(t, ledgertest.Founded(t, 4, 1), root(1<<20+1), nothing, "1 to")
+}
+
+// TestNewCA has the CA that comes be one of this fleet, and end no earlier than the one that goes.
+func TestNewCA(t *testing.T) {
+	w := ledgertest.Founded(t, 4, 1)
+	for words, made := range map[string]struct {
+		name string
+		at   time.Time
+	}{"its name is": {"kaper", ledgertest.Today}, "it ends at 2006": {"hanse", ledgertest.Today.AddDate(-40, 0, 0)}} {
+		der, _, err := fleet.NewCA(made.name, fleet.KindNode, made.at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		refuses(t, w, value(func(v *ledger.Value) { v.CA = &decision.CA{Certificate: der} }), nothing, words)
+	}
+	der, _, err := fleet.NewCA("hanse", fleet.KindNode, ledgertest.Today.AddDate(1, 0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t, w, value(func(v *ledger.Value) { v.CA = &decision.CA{Certificate: der} }), nothing)
 }

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -106,6 +107,12 @@ func (s State) withCA(field string, der []byte) (State, error) {
 	next, err := decision.ParseCA(der)
 	if err != nil {
 		return s, fmt.Errorf("field %s: %w", field, err)
+	}
+	switch {
+	case !bytes.Equal(next.RawSubject, s.Genesis.NodeCA.RawSubject):
+		return s, fmt.Errorf("field %s: its name is %.70q, and that of the fleet's is %.70q", field, next.Subject.CommonName, s.Genesis.NodeCA.Subject.CommonName)
+	case next.NotAfter.Before(s.NodeCA.NotAfter): // it was made by a clock that goes wrong
+		return s, fmt.Errorf("field %s: it ends at %s, before the one in whose place it comes", field, next.NotAfter.UTC().Format("2006-01-02"))
 	}
 	known := []*x509.Certificate{s.Genesis.OperatorCA, s.NodeCA}
 	for _, f := range s.FormerCAs {
