@@ -9,6 +9,7 @@ import (
 
 	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/ballot"
+	"kogge.example/update/fleet/checkpoint"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
@@ -53,6 +54,11 @@ func begin(g *fleet.Genesis) State {
 // next is the record that would follow, but for its value.
 func (s State) next() Record {
 	return Record{Version: version, Fleet: s.Fleet(), Height: s.Height + 1, Previous: s.Record, Roster: s.rosterHash}
+}
+
+// Checkpoint is how far the ledger has come.
+func (s State) Checkpoint() checkpoint.Checkpoint {
+	return checkpoint.Checkpoint{Fleet: s.Fleet(), Height: s.Height, Root: s.Tree}
 }
 
 // Ballots are what all ballots have in common by which the record that follows is decided, and who casts them.
