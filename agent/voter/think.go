@@ -400,7 +400,7 @@ func (v *Voter) judge() {
 	if !ok {
 		return
 	}
-	valid := v.state.Judge(d.value, d.evidence) == nil && v.finds(d.says.Proposal)
+	valid := v.state.Judge(d.value, d.evidence, v.known()...) == nil && v.finds(d.says.Proposal)
 	wants := *v.wants
 	v.wants = nil
 	v.step(vote.Judged{Height: wants.Height, Round: wants.Round, Value: wants.Value, Valid: valid})

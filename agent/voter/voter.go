@@ -208,7 +208,7 @@ func (v *Voter) start() {
 	v.machine, effects = vote.New(seat.Number, v.config.Memory)
 	v.begun = true
 	v.do(effects)
-	v.step(vote.Begin{Height: ballot.After(v.state)})
+	v.step(vote.Begin{Height: v.state.Ballots()})
 }
 
 // once looks at all that there is.
@@ -238,7 +238,7 @@ func (v *Voter) advance(now ledger.State) {
 	clear(v.answered)
 	clear(v.vain)
 	v.wants = nil
-	v.step(vote.Begin{Height: ballot.After(now)})
+	v.step(vote.Begin{Height: now.Ballots()})
 }
 
 // step gives the machine an event, and does what follows.

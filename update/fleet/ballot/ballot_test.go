@@ -1,4 +1,4 @@
-package ballot
+package ballot_test
 
 import (
 	"bytes"
@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"kogge.example/update/fleet/ballot"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger/ledgertest"
 	"kogge.example/update/fleet/roster"
@@ -15,41 +16,41 @@ import (
 )
 
 // height is one that the four seats of a fleet decide, with the same names in each run.
-func height(t testing.TB) Height {
-	h := After(ledgertest.Founded(t, 4, 1).Log.State())
+func height(t testing.TB) ballot.Height {
+	h := ledgertest.Founded(t, 4, 1).Log.State().Ballots()
 	h.Fleet, h.Record, h.Tree = document.HashOf([]byte("fleet")), document.HashOf([]byte("record 1")), document.HashOf([]byte("tree 1"))
 	return h
 }
 
-func cast(h Height, k Kind, round int32, value document.Hash, seat int) *Ballot {
-	return Ballot{Words: h.Words(k, round, value, Fresh), Seat: seat}.Sign(ledgertest.Private(fmt.Sprintf("n%d", seat)))
+func cast(h ballot.Height, k ballot.Kind, round int32, value document.Hash, seat int) *ballot.Ballot {
+	return ballot.Ballot{Words: h.Words(k, round, value, ballot.Fresh), Seat: seat}.Sign(ledgertest.Private(fmt.Sprintf("n%d", seat)))
 }
 
 // TestBytes has ballots, a proof and an answer as they travel: what one release writes, the next one reads.
 func TestBytes(t *testing.T) {
 	h := height(t)
 	value := document.HashOf([]byte("a record"))
-	proposal := Ballot{Words: h.Words(Proposal, 3, value, 1), Seat: 2}.Sign(ledgertest.Private("n2"))
-	prevote, other := cast(h, Prevote, 3, value, 1), cast(h, Prevote, 3, Nil, 1)
-	question := Question{Nonce: [32]byte{1, 2, 3}, Seat: 1}
-	answer := Answer{Question: question, Fleet: h.Fleet, By: 3, At: h.Number, Ballot: prevote}.Sign(ledgertest.Private("n3"))
+	proposal := ballot.Ballot{Words: h.Words(ballot.Proposal, 3, value, 1), Seat: 2}.Sign(ledgertest.Private("n2"))
+	prevote, other := cast(h, ballot.Prevote, 3, value, 1), cast(h, ballot.Prevote, 3, ballot.Nil, 1)
+	question := ballot.Question{Nonce: [32]byte{1, 2, 3}, Seat: 1}
+	answer := ballot.Answer{Question: question, Fleet: h.Fleet, By: 3, At: h.Number, Ballot: prevote}.Sign(ledgertest.Private("n3"))
 	var b strings.Builder
 	for _, one := range []struct {
 		what  string
 		bytes []byte
 	}{
 		{"proposal", proposal.Bytes()}, {"prevote", prevote.Bytes()}, {"prevote of nil", other.Bytes()},
-		{"precommit", cast(h, Precommit, 3, value, 4).Bytes()}, {"proof", Proof{prevote, other}.Bytes()}, {"answer", answer.Bytes()},
+		{"precommit", cast(h, ballot.Precommit, 3, value, 4).Bytes()}, {"proof", ballot.Proof{prevote, other}.Bytes()}, {"answer", answer.Bytes()},
 	} {
 		fmt.Fprintf(&b, "%s\n%s\n", one.what, hex.EncodeToString(one.bytes))
 	}
 	golden.Compare(t, "v1.txt", b.String())
-	for _, c := range []*Ballot{proposal, prevote, other} {
-		if got, err := Open(c.Bytes(), h); err != nil || got.Words != c.Words || got.Seat != c.Seat {
+	for _, c := range []*ballot.Ballot{proposal, prevote, other} {
+		if got, err := ballot.Open(c.Bytes(), h); err != nil || got.Words != c.Words || got.Seat != c.Seat {
 			t.Errorf("%v is read as %v: %v", c, got, err)
 		}
 	}
-	if got, err := OpenAnswer(answer.Bytes(), h, question); err != nil || got.Ballot == nil || got.Ballot.Words != prevote.Words || got.By != 3 {
+	if got, err := ballot.OpenAnswer(answer.Bytes(), h, question); err != nil || got.Ballot == nil || got.Ballot.Words != prevote.Words || got.By != 3 {
 		t.Errorf("%v: %v", got, err)
 	}
 }
@@ -58,8 +59,8 @@ func TestBytes(t *testing.T) {
 func TestRefused(t *testing.T) {
 	h := height(t)
 	value := document.HashOf([]byte("a record"))
-	good := cast(h, Prevote, 3, value, 1)
-	with := func(change func(*Words)) []byte {
+	good := cast(h, ballot.Prevote, 3, value, 1)
+	with := func(change func(*ballot.Words)) []byte {
 		b := *good
 		change(&b.Words)
 		return b.Sign(ledgertest.Private("n1")).Bytes()
@@ -76,13 +77,13 @@ func TestRefused(t *testing.T) {
 	}{
 		{"whole", raw}, {"nothing", nil}, {"a byte less", raw[:len(raw)-1]}, {"a byte more", append(bytes.Clone(raw), 0)},
 		{"another signature", flipped}, {"another seat's", other},
-		{"another fleet", with(func(w *Words) { w.Fleet = value })}, {"height 0", with(func(w *Words) { w.Height = 0 })},
-		{"a round beyond all", with(func(w *Words) { w.Round = MaxRound + 1 })},
-		{"a seat without a vote", Ballot{Words: good.Words, Seat: 9}.Sign(ledgertest.Private("n9")).Bytes()},
+		{"another fleet", with(func(w *ballot.Words) { w.Fleet = value })}, {"height 0", with(func(w *ballot.Words) { w.Height = 0 })},
+		{"a round beyond all", with(func(w *ballot.Words) { w.Round = ballot.MaxRound + 1 })},
+		{"a seat without a vote", ballot.Ballot{Words: good.Words, Seat: 9}.Sign(ledgertest.Private("n9")).Bytes()},
 		{"another document", document.Message("kogge/notice/v1", value[:])},
-		{"a proposal whose valid round comes after it", Ballot{Words: h.Words(Proposal, 1, value, 1), Seat: 1}.Sign(ledgertest.Private("n1")).Bytes()},
+		{"a proposal whose valid round comes after it", ballot.Ballot{Words: h.Words(ballot.Proposal, 1, value, 1), Seat: 1}.Sign(ledgertest.Private("n1")).Bytes()},
 	} {
-		_, err := Open(c.raw, h)
+		_, err := ballot.Open(c.raw, h)
 		fmt.Fprintf(&b, "%s: %v\n", c.what, err)
 	}
 	golden.Compare(t, "refused.txt", b.String())
@@ -93,29 +94,29 @@ func TestProof(t *testing.T) {
 	h := height(t)
 	seats := roster.Roster{Version: 1, Rule: roster.TwoThirds, Seats: h.Voters}
 	one, two := document.HashOf([]byte("one")), document.HashOf([]byte("two"))
-	a := cast(h, Precommit, 3, one, 2)
+	a := cast(h, ballot.Precommit, 3, one, 2)
 	for what, c := range map[string]struct {
-		other *Ballot
+		other *ballot.Ballot
 		seats roster.Roster
 		good  bool
 	}{
-		"two values":     {cast(h, Precommit, 3, two, 2), seats, true},
-		"a value, nil":   {cast(h, Precommit, 3, Nil, 2), seats, true},
+		"two values":     {cast(h, ballot.Precommit, 3, two, 2), seats, true},
+		"a value, nil":   {cast(h, ballot.Precommit, 3, ballot.Nil, 2), seats, true},
 		"the same":       {a, seats, false},
-		"another round":  {cast(h, Precommit, 4, two, 2), seats, false},
-		"another kind":   {cast(h, Prevote, 3, two, 2), seats, false},
-		"another seat's": {cast(h, Precommit, 3, two, 3), seats, false},
-		"no vote":        {cast(h, Precommit, 3, two, 2), roster.Roster{Seats: h.Voters[:1]}, false},
-		"a forged one":   {&Ballot{Words: h.Words(Precommit, 3, two, Fresh), Seat: 2, Signature: a.Signature}, seats, false},
+		"another round":  {cast(h, ballot.Precommit, 4, two, 2), seats, false},
+		"another kind":   {cast(h, ballot.Prevote, 3, two, 2), seats, false},
+		"another seat's": {cast(h, ballot.Precommit, 3, two, 3), seats, false},
+		"no vote":        {cast(h, ballot.Precommit, 3, two, 2), roster.Roster{Seats: h.Voters[:1]}, false},
+		"a forged one":   {&ballot.Ballot{Words: h.Words(ballot.Precommit, 3, two, ballot.Fresh), Seat: 2, Signature: a.Signature}, seats, false},
 	} {
-		p, err := ParseProof(Proof{c.other, a}.Bytes())
+		p, err := ballot.ParseProof(ballot.Proof{c.other, a}.Bytes())
 		if err == nil {
 			var seat roster.Seat
 			if seat, err = p.Check(h.Fleet, c.seats); err == nil && seat.Number != 2 {
 				t.Errorf("%s: it is of seat %d", what, seat.Number)
 			}
 		}
-		if c.good != (err == nil) || err != nil && !errors.Is(err, ErrProof) {
+		if c.good != (err == nil) || err != nil && !errors.Is(err, ballot.ErrProof) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -125,18 +126,18 @@ func TestProof(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	h := height(f)
 	value := document.HashOf([]byte("a record"))
-	b := cast(h, Prevote, 3, value, 1)
+	b := cast(h, ballot.Prevote, 3, value, 1)
 	f.Add(b.Bytes())
-	f.Add(cast(h, Proposal, 3, value, 1).Bytes())
-	f.Add(Proof{b, cast(h, Prevote, 3, Nil, 1)}.Bytes())
-	f.Add(Answer{Fleet: h.Fleet, By: 3, At: 2, Ballot: b}.Sign(ledgertest.Private("n3")).Bytes())
+	f.Add(cast(h, ballot.Proposal, 3, value, 1).Bytes())
+	f.Add(ballot.Proof{b, cast(h, ballot.Prevote, 3, ballot.Nil, 1)}.Bytes())
+	f.Add(ballot.Answer{Fleet: h.Fleet, By: 3, At: 2, Ballot: b}.Sign(ledgertest.Private("n3")).Bytes())
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		if got, err := Parse(raw); err == nil && !bytes.Equal(got.Bytes(), raw) {
+		if got, err := ballot.Parse(raw); err == nil && !bytes.Equal(got.Bytes(), raw) {
 			t.Errorf("%x is spelled %x", raw, got.Bytes())
 		}
-		if got, err := ParseProof(raw); err == nil && !bytes.Equal(got.Bytes(), raw) {
+		if got, err := ballot.ParseProof(raw); err == nil && !bytes.Equal(got.Bytes(), raw) {
 			t.Errorf("%x is spelled %x", raw, got.Bytes())
 		}
-		_, _ = OpenAnswer(raw, h, Question{Seat: 1})
+		_, _ = ballot.OpenAnswer(raw, h, ballot.Question{Seat: 1})
 	})
 }

@@ -4,12 +4,12 @@ import (
 	"slices"
 
 	"kogge.example/update/fleet/document"
-	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/roster"
 )
 
 // Height is what all ballots at one height of the ledger have in common, and who casts them. It
-// is read-only.
+// is read-only. The one that follows on a ledger's state is
+// [kogge.example/update/fleet/ledger.State.Ballots].
 type Height struct {
 	Fleet  document.Hash
 	Number int64         // of the record that is to be decided
@@ -19,20 +19,6 @@ type Height struct {
 	Voters []roster.Seat // that have a vote, by number
 	Quorum int           // q
 	Liars  int           // f
-}
-
-// After is the height that follows on a ledger's state.
-func After(s ledger.State) Height {
-	h := Height{
-		Fleet: s.Fleet(), Number: s.Height + 1, Record: s.Record, Tree: s.Tree, Roster: s.Roster.Hash(),
-		Quorum: s.Roster.Quorum(), Liars: s.Roster.Liars(),
-	}
-	for _, seat := range s.Roster.Seats {
-		if seat.Vote {
-			h.Voters = append(h.Voters, seat)
-		}
-	}
-	return h
 }
 
 // Index is the place of a seat among the voters; -1: it is none.

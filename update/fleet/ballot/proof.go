@@ -7,6 +7,7 @@ import (
 
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
 )
 
 // Proof is that a seat has voted twice: it signed two ballots of one kind for one round of one
@@ -51,23 +52,45 @@ func ParseProof(raw []byte) (Proof, error) {
 	return p, nil
 }
 
-// Check verifies the proof by the roster of its height, and says whose it is. The error wraps
+// IsProof says whether bytes begin as a proof does.
+func IsProof(raw []byte) bool {
+	tag, _, ok := document.Fields(raw, 1)
+	return ok && string(tag[0]) == proofTag
+}
+
+// Contradicts wants the ballots to be of one seat of a fleet, kind, round and height, and to say two things.
+// It verifies no signature. The error wraps [ErrProof].
+func (p Proof) Contradicts(fleet document.Hash) error {
+	a, b := p.One, p.Other
+	switch {
+	case a.Fleet != fleet || b.Fleet != fleet:
+		return fmt.Errorf("%w: it is of another fleet", ErrProof)
+	case a.Kind != b.Kind || a.Height != b.Height || a.Round != b.Round || a.Seat != b.Seat:
+		return fmt.Errorf("%w: its two ballots are of different kinds, heights, rounds or seats: a seat signs both", ErrProof)
+	case a.Words == b.Words:
+		return fmt.Errorf("%w: its two ballots say the same", ErrProof)
+	}
+	return nil
+}
+
+// Verify wants a key to have signed both. The error wraps [ErrProof].
+func (p Proof) Verify(key signed.Key) error {
+	if err := errors.Join(p.One.Verify(key), p.Other.Verify(key)); err != nil {
+		return fmt.Errorf("%w: %w", ErrProof, err)
+	}
+	return nil
+}
+
+// Check verifies the proof by a roster, and says whose it is, with a vote or without. The error wraps
 // [ErrProof].
 func (p Proof) Check(fleet document.Hash, seats roster.Roster) (roster.Seat, error) {
-	a, b := p.One, p.Other
-	seat, ok := seats.Seat(a.Seat)
-	switch {
-	case !ok || !seat.Vote:
-		return seat, fmt.Errorf("%w: seat %d has no vote", ErrProof, a.Seat)
-	case a.Fleet != fleet || b.Fleet != fleet:
-		return seat, fmt.Errorf("%w: it is of another fleet", ErrProof)
-	case a.Kind != b.Kind || a.Height != b.Height || a.Round != b.Round || a.Seat != b.Seat:
-		return seat, fmt.Errorf("%w: its two ballots are of different kinds, rounds or seats", ErrProof)
-	case a.Words == b.Words:
-		return seat, fmt.Errorf("%w: its two ballots say the same", ErrProof)
+	seat, ok := seats.Seat(p.One.Seat)
+	if !ok {
+		return seat, fmt.Errorf("%w: there is no seat %d", ErrProof, p.One.Seat)
 	}
-	if err := errors.Join(a.Verify(seat.Key), b.Verify(seat.Key)); err != nil {
-		return seat, fmt.Errorf("%w: %w", ErrProof, err)
+	err := p.Contradicts(fleet)
+	if err == nil {
+		err = p.Verify(seat.Key)
 	}
-	return seat, nil
+	return seat, err
 }

@@ -138,8 +138,8 @@ type TUFRoot struct {
 	Root   document.Hash `json:"root"`   // SHA-256 of its bytes
 }
 
-// maxTUFRoot is the version of a root, at most.
-const maxTUFRoot = 1 << 20
+// maxTUFRoot is the version of a root, at most, so that boards of 32 bits count as far.
+const maxTUFRoot = 1 << 30
 
 // Check says what is wrong with the document by itself. The error begins with the field.
 func (d *TUFRoot) Check() error {
@@ -261,7 +261,7 @@ func checkNumbers(field string, numbers []int) error {
 	return nil
 }
 
-// checkCA wants the certificate of a node CA, as a genesis has it.
+// checkCA wants the certificate of a node CA, as a fleet makes it.
 func checkCA(field string, der []byte, may bool) error {
 	if len(der) == 0 && may {
 		return nil
@@ -277,7 +277,7 @@ func ParseCA(der []byte) (*x509.Certificate, error) {
 	if len(der) > maxCA {
 		return nil, fmt.Errorf("%d bytes: %d at most", len(der), maxCA)
 	}
-	return fleet.ParseCA(der)
+	return fleet.ParseNodeCA(der)
 }
 
 // objection is how long those who have an owner's old keys may object to new ones.

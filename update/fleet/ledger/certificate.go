@@ -1,11 +1,11 @@
 package ledger
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/ballot"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
@@ -79,10 +79,10 @@ func BreakGlassBytes(r Record) []byte {
 // PrecommitBytes are what a seat signs to decide a record in a round: with it the root of the
 // tree of all records before it, so that a signature stands for the whole history.
 func PrecommitBytes(r Record, round int32, before document.Hash) []byte {
-	id, seats, record := r.Fleet, r.Roster, r.Hash()
-	return document.Message(precommitTag, id[:],
-		binary.BigEndian.AppendUint64(nil, uint64(r.Height)), binary.BigEndian.AppendUint32(nil, uint32(round)),
-		seats[:], record[:], before[:])
+	w := ballot.Words{
+		Kind: ballot.Precommit, Fleet: r.Fleet, Height: r.Height, Round: round, Roster: r.Roster, Value: r.Hash(), Tree: before, ValidRound: ballot.Fresh,
+	}
+	return w.Message()
 }
 
 // byOwners verifies a certificate that owners have signed: of record 1, or where the glass is broken.

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"kogge.example/update/fleet/ballot"
 	"kogge.example/update/fleet/decision"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/proposal"
@@ -68,7 +69,7 @@ type evidence struct {
 	fresh    map[string]bool          // owners who answer with keys that the decision gives them
 	opinions map[int]proposal.Opinion // by seat
 	requests map[signed.Key]roster.Request
-	proof    *twice // of a double vote
+	proof    *ballot.Proof // of a double vote
 }
 
 // read reads the objects on which a value rests, and verifies their signatures. All have to be about
@@ -93,7 +94,7 @@ func (s State) read(v Value, objects [][]byte, signatures bool) (ev evidence, er
 		}
 		known[sum] = true
 		switch {
-		case isTwice(raw):
+		case ballot.IsProof(raw):
 			err = ev.twice(v, raw)
 		case bytes.HasPrefix(raw, []byte("{")):
 			err = ev.answer(s, v, raw, signatures)
@@ -109,10 +110,10 @@ func (s State) read(v Value, objects [][]byte, signatures bool) (ev evidence, er
 
 func (ev *evidence) twice(v Value, raw []byte) error {
 	if v.DoubleVote == nil || ev.proof != nil {
-		return fmt.Errorf("%w is wanted by a decision of kind %s", ErrTwice, v.Kind())
+		return fmt.Errorf("%w is wanted by a decision of kind %s", ballot.ErrProof, v.Kind())
 	}
-	t, err := parseTwice(raw)
-	ev.proof = &t
+	p, err := ballot.ParseProof(raw)
+	ev.proof = &p
 	return err
 }
 
@@ -234,7 +235,7 @@ func (ev *evidence) object(s State, v Value, raw []byte, signatures bool) error 
 		ev.requests[e.By] = r
 		return nil
 	}
-	return fmt.Errorf("%w: its kind is %.70q", signed.ErrEnvelope, e.Kind)
+	return fmt.Errorf("%w: its kind is %.70q, on which no decision of this release rests: %w", signed.ErrEnvelope, e.Kind, document.ErrNewer)
 }
 
 // yes says whether an owner says yes.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"kogge.example/update/fleet/ballot"
 	"kogge.example/update/fleet/decision"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/proposal"
@@ -174,12 +175,12 @@ func (c *choice) chosen() (all [][]byte) {
 // Accuse is the decision that the proof of a double vote leads to, which needs no operator, and what it
 // rests on. What the seats think of it they say of its [State.Topic].
 func (s State) Accuse(proof []byte) (Value, [][]byte, error) {
-	t, err := parseTwice(proof)
+	p, err := ballot.ParseProof(proof)
 	if err != nil {
 		return Value{}, nil, fmt.Errorf("%w: %w", ErrValue, err)
 	}
 	evidence := [][]byte{proof}
-	v := Value{Version: version, DoubleVote: &decision.DoubleVote{Seat: int(t.one.seat)}}.Resting(evidence)
+	v := Value{Version: version, DoubleVote: &decision.DoubleVote{Seat: p.One.Seat}}.Resting(evidence)
 	return v, evidence, s.Judge(v, evidence)
 }
 

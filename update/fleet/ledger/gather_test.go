@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"kogge.example/update/fleet/ballot"
 	"kogge.example/update/fleet/decision"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
@@ -254,7 +255,7 @@ func TestByVoters(t *testing.T) {
 		t.Fatalf("%+v, %v", v, err)
 	}
 	for name, bad := range map[string][]byte{"nothing": nil, "cut": proof[:len(proof)-1], "a proposal": w.Proposal(t, w.Operators(t, "x")).Bytes()} {
-		if _, _, err := w.Log.State().Accuse(bad); !errors.Is(err, ledger.ErrValue) || !errors.Is(err, ledger.ErrTwice) {
+		if _, _, err := w.Log.State().Accuse(bad); !errors.Is(err, ledger.ErrValue) || !errors.Is(err, ballot.ErrProof) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

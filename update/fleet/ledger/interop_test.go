@@ -11,7 +11,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
-	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/checkpoint"
 	"kogge.example/update/fleet/ledger/ledgertest"
 )
 
@@ -35,7 +35,7 @@ func TestC2SPClient(t *testing.T) {
 
 	var seats []torchwood.Policy
 	for seat, name := range map[int]string{1: "n1", 2: "n2", 3: "n3"} {
-		key := ledgertest.Must[string](t)(note.NewEd25519VerifierKey(ledger.SeatName(c.Fleet, seat), ledgertest.Private(name).Public().(ed25519.PublicKey)))
+		key := ledgertest.Must[string](t)(note.NewEd25519VerifierKey(checkpoint.SeatName(c.Fleet, seat), ledgertest.Private(name).Public().(ed25519.PublicKey)))
 		seats = append(seats, torchwood.SingleVerifierPolicy(ledgertest.Must[note.Verifier](t)(note.NewVerifier(key))))
 	}
 	origin := torchwood.OriginPolicy("kogge/" + c.Fleet.String())
@@ -45,17 +45,17 @@ func TestC2SPClient(t *testing.T) {
 	if _, _, err := torchwood.VerifyCheckpoint(both, policy(3)); !errors.As(err, new(*note.UnverifiedNoteError)) {
 		t.Errorf("two signatures where three are asked for: %v", err)
 	}
-	checkpoint, _, err := torchwood.VerifyCheckpoint(both, policy(2))
+	seen, _, err := torchwood.VerifyCheckpoint(both, policy(2))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if checkpoint.N != records || checkpoint.Hash != tlog.Hash(c.Root) {
-		t.Fatalf("it reads %d records of root %s", checkpoint.N, checkpoint.Hash)
+	if seen.N != records || seen.Hash != tlog.Hash(c.Root) {
+		t.Fatalf("it reads %d records of root %s", seen.N, seen.Hash)
 	}
 
 	read := func(files fstest.MapFS) (n int64, err error) {
 		client := ledgertest.Must[*torchwood.Client](t)(torchwood.NewClient(ledgertest.Must[*torchwood.TileFS](t)(torchwood.NewTileFS(files))))
-		for i, entry := range client.AllEntries(t.Context(), checkpoint.Tree, 0) {
+		for i, entry := range client.AllEntries(t.Context(), seen.Tree, 0) {
 			if i != n || !bytes.Equal(entry, w.Entries[i].Record) {
 				t.Errorf("entry %d is another", i)
 			}

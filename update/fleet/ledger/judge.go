@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 
+	"kogge.example/update/fleet/ballot"
 	"kogge.example/update/fleet/decision"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/proposal"
@@ -292,13 +293,16 @@ func (s State) yesNeeded(v Value) int {
 }
 
 // votedTwice wants the proof of it.
-func (s State) votedTwice(d *decision.DoubleVote, proof *twice, signatures bool) error {
+func (s State) votedTwice(d *decision.DoubleVote, proof *ballot.Proof, signatures bool) error {
 	if proof == nil {
 		return errors.New("field evidence: there are no two ballots that contradict each other")
 	}
-	err := proof.check(s.Fleet(), d.Seat)
+	err := proof.Contradicts(s.Fleet())
+	if err == nil && proof.One.Seat != d.Seat {
+		err = fmt.Errorf("%w: it is of seat %d, and seat %d is meant", ballot.ErrProof, proof.One.Seat, d.Seat)
+	}
 	if seat, _ := s.Roster.Seat(d.Seat); err == nil && signatures {
-		err = proof.verify(seat.Key)
+		err = proof.Verify(seat.Key)
 	}
 	if err != nil {
 		return fmt.Errorf("field evidence: %w", err)

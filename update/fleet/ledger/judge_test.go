@@ -474,6 +474,9 @@ func TestBreakGlass(t *testing.T) {
 		}
 	}
 	golden.Compare(t, "break-glass.txt", b.String())
+	if err := w.Log.Append(signs(with(func(d *decision.BreakGlass) { d.CA = nil }), same, request...)); err == nil || errors.Is(err, ledger.ErrBreakGlass) {
+		t.Errorf("a node waits for what it will never take: %v", err)
+	}
 	if err := w.Log.Append(good); !errors.Is(err, ledger.ErrBreakGlass) || w.Log.State().Height != 1 {
 		t.Errorf("a node takes it without waiting: %v", err)
 	}

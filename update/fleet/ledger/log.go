@@ -126,14 +126,15 @@ func (l *Log) verify(e Entry, check check) (after State, id document.Hash, err e
 		return State{}, id, fmt.Errorf("%w: field owners: above the founding owners sign to break the glass, and this decision is of kind %s", ErrCertificate, v.Kind())
 	case !broken && v.BreakGlass != nil:
 		return State{}, id, fmt.Errorf("%w: field seats: votes do not break the glass, its owner does", ErrCertificate)
-	case broken && !check.broken:
-		return State{}, id, ErrBreakGlass
 	}
 	if after, id, err = before.decide(v, c.Evidence, check.signatures); err != nil {
 		return State{}, id, fmt.Errorf("%w: %w", ErrValue, err)
 	}
 	if before.Height == 0 && after.rosterHash != r.Roster {
 		return State{}, id, notFounded(r, after.rosterHash)
+	}
+	if broken && !check.broken { // all else is good: it is worth waiting for
+		return State{}, id, ErrBreakGlass
 	}
 	after.Height, after.Record = r.Height, r.Hash()
 	if after.Claim != nil && after.Claim.Height == r.Height {

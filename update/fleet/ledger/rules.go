@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -49,15 +50,20 @@ func (s State) isolate(d *decision.Isolate) (State, error) {
 
 // beyond says why so many isolated seats are more than votes alone decide; nil: they are not.
 func (s State) beyond() error {
+	if f := s.Roster.Liars(); len(s.Isolated) > f {
+		return fmt.Errorf("then %d seats are isolated, and more than %d", len(s.Isolated), f)
+	}
+	return s.cutOff()
+}
+
+// cutOff says that so many members are isolated that etcd's majority is; nil: it is not.
+func (s State) cutOff() error {
 	members := s.Roster.Members()
 	cut := 0
 	for _, n := range members {
 		if slices.Contains(s.Isolated, n) {
 			cut++
 		}
-	}
-	if f := s.Roster.Liars(); len(s.Isolated) > f {
-		return fmt.Errorf("then %d seats are isolated, and more than %d", len(s.Isolated), f)
 	}
 	if cut > 0 && 2*(len(members)-cut) <= len(members) {
 		return fmt.Errorf("then %d of %d members are isolated, and etcd's majority with them", cut, len(members))
@@ -77,6 +83,9 @@ func (s State) setPolicy(p fleet.Policy) (State, error) {
 }
 
 func (s State) setTUFRoot(d *decision.TUFRoot) (State, error) {
+	if s.TUFNumber == 0 && d.Number > maxFirstTUFRoot {
+		return s, fmt.Errorf("field tufRoot.number: %d: the first one that is decided is 1 to %d", d.Number, maxFirstTUFRoot)
+	}
 	if s.TUFNumber > 0 && d.Number != s.TUFNumber+1 {
 		return s, fmt.Errorf("field tufRoot.number: %d does not follow on %d", d.Number, s.TUFNumber)
 	}
@@ -87,6 +96,9 @@ func (s State) setTUFRoot(d *decision.TUFRoot) (State, error) {
 	return s, nil
 }
 
+// maxFirstTUFRoot leaves numbers for those that follow.
+const maxFirstTUFRoot = 1 << 20
+
 // maxFormer is how many former CAs a state remembers.
 const maxFormer = 16
 
@@ -95,6 +107,12 @@ func (s State) withCA(field string, der []byte) (State, error) {
 	next, err := decision.ParseCA(der)
 	if err != nil {
 		return s, fmt.Errorf("field %s: %w", field, err)
+	}
+	switch {
+	case !bytes.Equal(next.RawSubject, s.Genesis.NodeCA.RawSubject):
+		return s, fmt.Errorf("field %s: its name is %.70q, and that of the fleet's is %.70q", field, next.Subject.CommonName, s.Genesis.NodeCA.Subject.CommonName)
+	case next.NotAfter.Before(s.NodeCA.NotAfter): // it was made by a clock that goes wrong
+		return s, fmt.Errorf("field %s: it ends at %s, before the one in whose place it comes", field, next.NotAfter.UTC().Format("2006-01-02"))
 	}
 	known := []*x509.Certificate{s.Genesis.OperatorCA, s.NodeCA}
 	for _, f := range s.FormerCAs {
@@ -107,8 +125,25 @@ func (s State) withCA(field string, der []byte) (State, error) {
 		return s, fmt.Errorf("field %s: a CA of the fleet has, or had, this key", field)
 	}
 	former := append(slices.Clone(s.FormerCAs), FormerCA{s.NodeCA, s.Height + 1})
-	s.FormerCAs, s.NodeCA = former[max(0, len(former)-maxFormer):], next
+	s.FormerCAs, s.NodeCA, s.hadCA = former[max(0, len(former)-maxFormer):], next, nil
+	s.hadCA = s.havingCA(s.Roster)
 	return s, nil
+}
+
+// havingCA are the seats of a roster that have the key of the node CA, or had it before.
+func (s State) havingCA(r roster.Roster) (numbers []int) {
+	for _, seat := range r.Seats {
+		if seat.Member || seat.Spare || slices.Contains(s.hadCA, seat.Number) {
+			numbers = append(numbers, seat.Number)
+		}
+	}
+	return numbers
+}
+
+// NeedsCA says whether another node CA has to come when some seats leave: because one of them has, or had, the
+// key of the one that is there.
+func (s State) NeedsCA(leave ...int) bool {
+	return slices.ContainsFunc(leave, func(n int) bool { return slices.Contains(s.hadCA, n) })
 }
 
 func (s State) setOwner(d *decision.Owners) (State, error) {

@@ -18,6 +18,9 @@ func (s State) withRoster(field string, r roster.Roster) (State, error) {
 	if votes := r.Votes(); votes > s.Policy.Votes {
 		return s, fmt.Errorf("field %s: then there are %d votes, and the policy allows %d", field, votes, s.Policy.Votes)
 	}
+	if len(r.Members()) == 0 && len(s.Roster.Members()) > 0 {
+		return s, fmt.Errorf("field %s: then no member runs etcd", field)
+	}
 	for _, seat := range r.Seats {
 		if seat.Vote && slices.Contains(s.Barred, seat.Key) {
 			return s, fmt.Errorf("field %s: the key of seat %d (%s) has voted twice at one height, and votes never again: replace the seat", field, seat.Number, seat.Name)
@@ -28,6 +31,11 @@ func (s State) withRoster(field string, r roster.Roster) (State, error) {
 			s.Claim = nil // no seat is his any more
 		}
 	}
+	if s.Claim != nil {
+		if i := slices.IndexFunc(r.Seats, func(seat roster.Seat) bool { return slices.Contains(s.Claim.Owner.Keys, seat.Key) }); i >= 0 {
+			return s, fmt.Errorf("field %s: the key of seat %d (%s) is one of those that owner %s waits for", field, r.Seats[i].Number, r.Seats[i].Name, s.Claim.Owner.Name)
+		}
+	}
 	gone := func(number int) bool { _, there := r.Seat(number); return !there }
 	s.Isolated = slices.DeleteFunc(slices.Clone(s.Isolated), gone)
 	if more := roster.NewVotes(s.Roster, r); len(more) > 0 {
@@ -36,7 +44,7 @@ func (s State) withRoster(field string, r roster.Roster) (State, error) {
 	} else {
 		s.Awaited = s.stillAwaited(r)
 	}
-	s.Roster, s.rosterHash = r, r.Hash()
+	s.Roster, s.rosterHash, s.hadCA = r, r.Hash(), s.havingCA(r)
 	return s, nil
 }
 
@@ -57,7 +65,7 @@ func (s State) change(field string, r roster.Roster) (State, error) {
 }
 
 func (s State) seat(d *decision.Seat) (State, error) {
-	next := s.Roster.Given + 1
+	next, members := s.Roster.Given+1, 0
 	for i, seat := range d.Seats {
 		field := fmt.Sprintf("field seat.seats[%d]", i)
 		was, there := s.Roster.Seat(seat.Number)
@@ -73,7 +81,13 @@ func (s State) seat(d *decision.Seat) (State, error) {
 			return s, fmt.Errorf("%s.number: %d, and the next one is %d", field, seat.Number, next)
 		default:
 			next++
+			if seat.Member {
+				members++
+			}
 		}
+	}
+	if members > maxNewMembers {
+		return s, fmt.Errorf("field seat.seats: %d new members: %d at most in one decision", members, maxNewMembers)
 	}
 	for i, o := range d.Owners {
 		if _, there := s.Roster.Owner(o.Name); there {
@@ -121,11 +135,23 @@ func (s State) unseat(d *decision.Unseat) (State, error) {
 	if len(members) > s.membersOf(d.Seats) {
 		return s, fmt.Errorf("field unseat.members: %d, and %d members leave", len(members), s.membersOf(d.Seats))
 	}
-	after, err := s.anew("unseat.ca", d.CA, d.Seats...)
-	if err != nil {
-		return s, err
+	if len(members) > maxNewMembers {
+		return s, fmt.Errorf("field unseat.members: %d new ones: %d at most in one decision", len(members), maxNewMembers)
 	}
-	return after.change("unseat", s.Roster.WithSeats(members...).WithoutSeats(d.Seats...).OnlyOwners(s.Genesis.Name))
+	after, err := s.anew("unseat.ca", d.CA, d.Seats...)
+	if err == nil {
+		after, err = after.change("unseat", s.Roster.WithSeats(members...).WithoutSeats(d.Seats...).OnlyOwners(s.Genesis.Name))
+	}
+	return after, errors.Join(err, s.leaves("unseat.members", after))
+}
+
+// leaves wants that a decision about members does not leave etcd's majority isolated: for that the owner has to
+// say yes, and isolates them first.
+func (s State) leaves(field string, after State) error {
+	if cut := after.cutOff(); cut != nil && s.cutOff() == nil {
+		return fmt.Errorf("field %s: %w", field, cut)
+	}
+	return nil
 }
 
 func (s State) membersOf(numbers []int) (n int) {
@@ -137,15 +163,15 @@ func (s State) membersOf(numbers []int) (n int) {
 	return n
 }
 
-// anew is the state with another node CA, where one of the seats that leave has the key of the one
-// that is there; without, there has to be none.
+// anew is the state with another node CA, where [State.NeedsCA] says so of the seats that leave; else there has to
+// be none.
 func (s State) anew(field string, ca []byte, leave ...int) (State, error) {
-	has := slices.ContainsFunc(s.Roster.Custodians(), func(c roster.Seat) bool { return slices.Contains(leave, c.Number) })
+	has := s.NeedsCA(leave...)
 	switch {
 	case has && len(ca) == 0:
-		return s, fmt.Errorf("field %s: a seat that leaves has the key of the node CA, and the decision has to bring another one", field)
+		return s, fmt.Errorf("field %s: a seat that leaves has had the key of the node CA, and the decision has to bring another one", field)
 	case !has && len(ca) > 0:
-		return s, fmt.Errorf("field %s: no seat that leaves has the key of the node CA: to replace it is a decision of its own", field)
+		return s, fmt.Errorf("field %s: no seat that leaves has had the key of the node CA: to replace it is a decision of its own", field)
 	case !has:
 		return s, nil
 	}
@@ -199,7 +225,8 @@ func (s State) setMembers(d *decision.Members) (State, error) {
 	if added > maxNewMembers {
 		return s, fmt.Errorf("field members.members: %d new ones: %d at most in one decision", added, maxNewMembers)
 	}
-	return s.withRoster("members", r)
+	after, err := s.withRoster("members", r)
+	return after, errors.Join(err, s.leaves("members.members", after))
 }
 
 // maxNewMembers is how many members one decision adds, at most: etcd takes so many learners at a time.
@@ -216,8 +243,11 @@ func (s State) setRule(d *decision.Rule) (State, error) {
 
 func (s State) doubleVote(d *decision.DoubleVote) (State, error) {
 	seat, there := s.Roster.Seat(d.Seat)
-	if !there || !seat.Vote {
-		return s, fmt.Errorf("field doubleVote.seat: seat %d has no vote", d.Seat)
+	switch {
+	case !there:
+		return s, fmt.Errorf("field doubleVote.seat: there is no seat %d", d.Seat)
+	case slices.Contains(s.Barred, seat.Key): // it may have lost its vote otherwise, and would get it again
+		return s, fmt.Errorf("field doubleVote.seat: seat %d (%s) has lost its vote for it already", d.Seat, seat.Name)
 	}
 	seat.Vote = false
 	after, err := s.withRoster("doubleVote", s.Roster.WithSeats(seat))

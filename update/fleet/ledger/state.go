@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/ballot"
+	"kogge.example/update/fleet/checkpoint"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
@@ -37,6 +39,7 @@ type State struct {
 	BrokenGlass int64  // height of the last record that owners signed in the place of votes; 0: none
 
 	rosterHash document.Hash
+	hadCA      []int           // seats that have, or had, the key of NodeCA, by number
 	used       []document.Hash // the proposal that each height has decided, from 1; zero: none
 	withdrawn  []Operator      // see [State.Without]
 	revoked    func(key string) bool
@@ -51,6 +54,25 @@ func begin(g *fleet.Genesis) State {
 // next is the record that would follow, but for its value.
 func (s State) next() Record {
 	return Record{Version: version, Fleet: s.Fleet(), Height: s.Height + 1, Previous: s.Record, Roster: s.rosterHash}
+}
+
+// Checkpoint is how far the ledger has come.
+func (s State) Checkpoint() checkpoint.Checkpoint {
+	return checkpoint.Checkpoint{Fleet: s.Fleet(), Height: s.Height, Root: s.Tree}
+}
+
+// Ballots are what all ballots have in common by which the record that follows is decided, and who casts them.
+func (s State) Ballots() ballot.Height {
+	h := ballot.Height{
+		Fleet: s.Fleet(), Number: s.Height + 1, Record: s.Record, Tree: s.Tree, Roster: s.Roster.Hash(),
+		Quorum: s.Roster.Quorum(), Liars: s.Roster.Liars(),
+	}
+	for _, seat := range s.Roster.Seats {
+		if seat.Vote {
+			h.Voters = append(h.Voters, seat)
+		}
+	}
+	return h
 }
 
 // Fleet is the fleet's id.
@@ -127,7 +149,7 @@ func (s State) found(f *Founding) (State, error) {
 	if o, ok := (State{Operators: f.Operators}).Operator(s.first()); !ok || o.Role != fleet.RoleAdmin {
 		return s, fmt.Errorf("field founding.operators: the fleet's first operator, key %s, is not among them as admin", s.first().Short())
 	}
-	s.Roster, s.rosterHash = r, r.Hash()
+	s.Roster, s.rosterHash, s.hadCA = r, r.Hash(), s.havingCA(r)
 	return s.withOperators(f.Operators)
 }
 
@@ -141,7 +163,8 @@ func (s State) first() document.Hash {
 }
 
 func (s State) setOperators(o *Operators) (State, error) {
-	list := slices.Clone(s.Operators)
+	// The record lists those, too, whose keys were revoked: else nobody could take them off it.
+	list := slices.SortedFunc(slices.Values(slices.Concat(s.Operators, s.withdrawn)), byName)
 	for i, name := range o.Remove {
 		if find(list, name) == nil {
 			return s, fmt.Errorf("field operators.remove[%d]: there is no operator %s", i, name)
@@ -154,13 +177,15 @@ func (s State) setOperators(o *Operators) (State, error) {
 			continue
 		}
 		list = append(list, op)
-		slices.SortFunc(list, func(a, b Operator) int { return strings.Compare(a.Name, b.Name) })
+		slices.SortFunc(list, byName)
 	}
 	return s.withOperators(list)
 }
 
+func byName(a, b Operator) int { return strings.Compare(a.Name, b.Name) }
+
 // withOperators is the state with other operators: at least one of them an admin, and no key
-// of two.
+// of two. Who knows that a key was revoked counts on no admin of that key.
 func (s State) withOperators(list []Operator) (State, error) {
 	if len(list) > maxOperators {
 		return s, fmt.Errorf("field operators: %d: %d at most", len(list), maxOperators)
@@ -171,7 +196,7 @@ func (s State) withOperators(list []Operator) (State, error) {
 			return s, fmt.Errorf("field operators: %s and %s have one key", before, o.Name)
 		}
 		keys[o.Key] = o.Name
-		admin = admin || o.Role == fleet.RoleAdmin
+		admin = admin || o.Role == fleet.RoleAdmin && s.Withdrawn(o.Key) == nil
 	}
 	if !admin {
 		return s, errors.New("field operators: no admin is left")

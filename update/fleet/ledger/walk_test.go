@@ -192,8 +192,8 @@ func unsound(before, after ledger.State, v ledger.Value, keys map[int]string) er
 	case b.Votes() > after.Policy.Votes:
 		return fmt.Errorf("%d votes, and the policy allows %d", b.Votes(), after.Policy.Votes)
 	}
-	for _, c := range a.Custodians() {
-		if _, stays := b.Seat(c.Number); !stays && after.NodeCA.Equal(before.NodeCA) {
+	for _, c := range a.Seats {
+		if _, stays := b.Seat(c.Number); !stays && before.NeedsCA(c.Number) && after.NodeCA.Equal(before.NodeCA) {
 			return fmt.Errorf("seat %d leaves with the key of the node CA", c.Number)
 		}
 	}

@@ -60,6 +60,10 @@ func ParseOpinion(body []byte) (Opinion, error) {
 // OpenOpinion reads an opinion out of its envelope, whose signature is the caller's to verify, and
 // says which seat of a roster has it. The error wraps [ErrOpinion].
 func OpenOpinion(e signed.Envelope, fleet document.Hash, seats roster.Roster) (roster.Seat, Opinion, error) {
+	return openOpinion(e, fleet, seats.ByKey)
+}
+
+func openOpinion(e signed.Envelope, fleet document.Hash, of func(signed.Key) (roster.Seat, bool)) (roster.Seat, Opinion, error) {
 	bad := func(format string, args ...any) (roster.Seat, Opinion, error) {
 		return roster.Seat{}, Opinion{}, fmt.Errorf("%w: "+format, append([]any{ErrOpinion}, args...)...)
 	}
@@ -71,7 +75,7 @@ func OpenOpinion(e signed.Envelope, fleet document.Hash, seats roster.Roster) (r
 	case len(e.Bytes()) > MaxOpinion:
 		return bad("%d bytes: %d at most", len(e.Bytes()), MaxOpinion)
 	}
-	seat, ok := seats.ByKey(e.By)
+	seat, ok := of(e.By)
 	if !ok {
 		return bad("key %s has no seat", e.By.ID().Short())
 	}
@@ -125,8 +129,13 @@ func Count(objects []signed.Envelope, fleet document.Hash, seats roster.Roster, 
 // newest are the newest opinions of all seats.
 func newest(objects []signed.Envelope, fleet document.Hash, seats roster.Roster, id document.Hash) Opinions {
 	last, all := make(map[int]signed.Envelope), make(Opinions)
+	byKey := make(map[signed.Key]roster.Seat, len(seats.Seats)) // each of very many seats may say very much
+	for _, s := range seats.Seats {
+		byKey[s.Key] = s
+	}
+	of := func(key signed.Key) (roster.Seat, bool) { s, ok := byKey[key]; return s, ok }
 	for _, e := range objects {
-		seat, o, err := OpenOpinion(e, fleet, seats)
+		seat, o, err := openOpinion(e, fleet, of)
 		if err != nil || o.Proposal != id {
 			continue
 		}

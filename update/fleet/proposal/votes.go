@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"kogge.example/update/fleet"
 	"kogge.example/update/fleet/decision"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/roster"
@@ -19,7 +20,8 @@ type Votes struct {
 	Version int        `json:"version"` // of this document: 1
 	Node    signed.Key `json:"node"`    // the key of its seat
 	Number  int64      `json:"number"`  // rises, as that of an [Answer]
-	// Votes are by kind of decision; of a kind that is not there the table's counts.
+	// Votes are by kind of decision; of a kind that is not there the table's counts. A later release may
+	// have set one that this release does not know, and on which it does not vote.
 	Votes map[decision.Kind]decision.Vote `json:"votes"`
 	// Signatures are over [Votes.Bytes], by number of the owner's key.
 	Signatures []signed.Signature `json:"signatures"`
@@ -69,13 +71,20 @@ func parseVotes(raw []byte) (Votes, error) {
 	if v.Number < 1 || v.Number > MaxNumber {
 		return Votes{}, fmt.Errorf("field number: %d: 1 to %d", v.Number, int64(MaxNumber))
 	}
-	if err := CheckVotes(v.Votes); err != nil {
-		return Votes{}, fmt.Errorf("field votes: %w", err)
+	for _, k := range slices.Sorted(maps.Keys(v.Votes)) {
+		row, known := decision.Of(k)
+		if known && row.Vote.Way == "" {
+			return Votes{}, fmt.Errorf("field votes: %s: nobody votes on it", k)
+		}
+		if err := fleet.CheckName(string(k)); err != nil {
+			return Votes{}, fmt.Errorf("field votes: no kind of decision is called so: %w", err)
+		}
 	}
 	return v, signed.CheckSignatures("signatures", v.Signatures)
 }
 
-// CheckVotes says which kind of decision is none that a node votes on.
+// CheckVotes says which kind of decision is none that a node votes on: to who sets it, and may have
+// misspelled it.
 func CheckVotes(votes map[decision.Kind]decision.Vote) error {
 	for _, k := range slices.Sorted(maps.Keys(votes)) {
 		row, ok := decision.Of(k)

@@ -41,6 +41,7 @@ func TestVotes(t *testing.T) {
 		{"for another node", func() Votes { v := votesOf(t, func(*Votes) {}, 1, 2); v.Node = key(t, "n3"); return v }()},
 		{"number 0", votesOf(t, func(v *Votes) { v.Number = 0 }, 1, 2)},
 		{"of no kind", votesOf(t, func(v *Votes) { v.Votes["\x1b[2J"] = decision.Vote{Way: decision.Ask} }, 1, 2)},
+		{"of a kind that a later release knows", votesOf(t, func(v *Votes) { v.Votes["moon"] = decision.Vote{Way: decision.Auto} }, 1, 2)},
 		{"on break-glass", votesOf(t, func(v *Votes) { v.Votes[decision.KindBreakGlass] = decision.Vote{Way: decision.Ask} }, 1, 2)},
 	} {
 		v, err := ParseVotes(c.v.Encode())
@@ -59,7 +60,10 @@ func TestVotes(t *testing.T) {
 	if _, err := ParseVotes([]byte(strings.Replace(string(votesOf(t, func(*Votes) {}, 1, 2).Encode()), `"ask"`, `"maybe"`, 1))); !errors.Is(err, ErrVotes) {
 		t.Errorf("a way that is none: %v", err)
 	}
-	set := votesOf(t, func(*Votes) {}).Votes
+	set := votesOf(t, func(v *Votes) { v.Votes["later"] = decision.Vote{Way: decision.Auto} }).Votes
+	if err := CheckVotes(set); err == nil {
+		t.Error("who sets votes misspells a kind")
+	}
 	for k, want := range map[decision.Kind]string{
 		decision.KindRollout: "ask", decision.KindSeat: "after 48h0m0s", decision.KindPolicy: "ask", decision.KindDoubleVote: "auto",
 		decision.KindBreakGlass: "never", "later": "never", decision.KindFounding: "never",

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"kogge.example/update/fleet/signed"
 )
 
 // many is how many votes a fleet has that changes a tenth of itself at a time.
@@ -107,12 +109,19 @@ func (r Roster) Members() (numbers []int) {
 // it is not taken: more than a third of its votes, or more than half of the seats that the new one keeps.
 func (r Roster) Objected(next Roster, by []int) bool {
 	votes, kept, keeps := 0, 0, 0
+	keys, objects := make(map[signed.Key]bool), make(map[int]bool)
+	for _, s := range next.Seats {
+		keys[s.Key] = true
+	}
+	for _, number := range by {
+		objects[number] = true
+	}
 	for _, s := range r.Seats {
-		_, stays := next.ByKey(s.Key)
+		stays := keys[s.Key]
 		if stays {
 			keeps++
 		}
-		if !slices.Contains(by, s.Number) {
+		if !objects[s.Number] {
 			continue
 		}
 		if s.Vote {

@@ -153,15 +153,16 @@ func (r Roster) checkSeats() error {
 		return fmt.Errorf("field seats: %d: %d at most", len(r.Seats), MaxSeats)
 	}
 	names, keys, journals := make(map[string]bool), make(map[signed.Key]bool), make(map[ID]bool)
-	owners := make(map[signed.Key]string)
+	owners, ofOwners := make(map[signed.Key]string), make(map[string]bool)
 	for _, o := range r.Owners {
+		ofOwners[o.Name] = true
 		for _, key := range o.Keys {
 			owners[key] = o.Name
 		}
 	}
 	last := 0
 	for i, s := range r.Seats {
-		if err := r.checkSeat(s); err != nil {
+		if err := checkSeat(s, ofOwners); err != nil {
 			return fmt.Errorf("field seats[%d].%w", i, err)
 		}
 		if s.Number <= last {
@@ -191,7 +192,7 @@ func (r Roster) checkSeats() error {
 }
 
 // checkSeat says what is wrong with one seat; the error begins with the field.
-func (r Roster) checkSeat(s Seat) error {
+func checkSeat(s Seat, owners map[string]bool) error {
 	if s.Number < 1 {
 		return fmt.Errorf("number: %d: seats are numbered from 1", s.Number)
 	}
@@ -204,7 +205,7 @@ func (r Roster) checkSeat(s Seat) error {
 	if s.Journal == (ID{}) {
 		return errors.New("journal: there is none")
 	}
-	if !slices.ContainsFunc(r.Owners, func(o Owner) bool { return o.Name == s.Owner }) {
+	if !owners[s.Owner] {
 		return fmt.Errorf("owner: %q is none of the fleet's owners", s.Owner)
 	}
 	if s.Member && s.Spare {

@@ -221,7 +221,7 @@ func TestPrecommitBytes(t *testing.T) {
 	f := ledgertest.Founded(t, 4, 3)
 	s := f.Log.State()
 	r := ledgertest.Must[ledger.Record](t)(s.Next(ledger.Value{Version: 1, Operators: &ledger.Operators{Set: []ledger.Operator{ledgertest.Operator(t, "carol", "reader")}}}))
-	h := ballot.After(s)
+	h := s.Ballots()
 	if got, want := h.Words(ballot.Precommit, 7, r.Hash(), ballot.Fresh).Message(), ledger.PrecommitBytes(r, 7, s.Tree); string(got) != string(want) {
 		t.Errorf("%q\nis not\n%q", got, want)
 	}

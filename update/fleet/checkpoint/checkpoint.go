@@ -1,4 +1,6 @@
-package ledger
+// Package checkpoint is how far a ledger has come, in the words of C2SP: in go a height, a root and
+// the keys of seats; out go signed notes, and which seats have signed one.
+package checkpoint
 
 import (
 	"bytes"
@@ -39,21 +41,20 @@ var ErrCheckpoint = errors.New("not a checkpoint of this fleet")
 // maxCheckpoint is the bytes of a checkpoint, at most: a thousand signatures.
 const maxCheckpoint = 256 << 10
 
-// Checkpoint is how far the ledger has come.
-func (s State) Checkpoint() Checkpoint { return Checkpoint{s.Fleet(), s.Height, s.Tree} }
-
 func origin(fleet document.Hash) string { return "kogge/" + fleet.String() }
 
-func (c Checkpoint) text() string {
+// Text is what its seats sign.
+func (c Checkpoint) Text() string {
 	return fmt.Sprintf("%s\n%d\n%s\n", origin(c.Fleet), c.Height, base64.StdEncoding.EncodeToString(c.Root[:]))
 }
 
 // Sign is the checkpoint as a note that a seat signs.
 func (c Checkpoint) Sign(seat int, key ed25519.PrivateKey) ([]byte, error) {
-	return note.Sign(&note.Note{Text: c.text()}, seatKey{seatName(c.Fleet, seat), key})
+	return note.Sign(&note.Note{Text: c.Text()}, seatKey{SeatName(c.Fleet, seat), key})
 }
 
-func seatName(fleet document.Hash, seat int) string {
+// SeatName is what a seat's key is called.
+func SeatName(fleet document.Hash, seat int) string {
 	return origin(fleet) + "/seat/" + strconv.Itoa(seat)
 }
 
@@ -77,17 +78,17 @@ func keyHash(name string, public ed25519.PublicKey) uint32 {
 	return binary.BigEndian.Uint32(sum[:])
 }
 
-// OpenCheckpoint reads a checkpoint of a fleet and says which seats of the roster have signed
+// Open reads a checkpoint of a fleet and says which seats of the roster have signed
 // it: at least one. The error wraps [ErrCheckpoint].
-func OpenCheckpoint(text []byte, fleet document.Hash, seats roster.Roster) (Checkpoint, []int, error) {
-	c, signers, err := openCheckpoint(text, fleet, seats)
+func Open(text []byte, fleet document.Hash, seats roster.Roster) (Checkpoint, []int, error) {
+	c, signers, err := open(text, fleet, seats)
 	if err != nil {
 		return Checkpoint{}, nil, fmt.Errorf("%w: %w", ErrCheckpoint, err)
 	}
 	return c, signers, nil
 }
 
-func openCheckpoint(text []byte, fleet document.Hash, seats roster.Roster) (Checkpoint, []int, error) {
+func open(text []byte, fleet document.Hash, seats roster.Roster) (Checkpoint, []int, error) {
 	if len(text) > maxCheckpoint {
 		return Checkpoint{}, nil, fmt.Errorf("%d bytes: %d at most", len(text), maxCheckpoint)
 	}
@@ -103,7 +104,7 @@ func openCheckpoint(text []byte, fleet document.Hash, seats roster.Roster) (Chec
 			c.Root = document.Hash(root)
 		}
 	}
-	if err != nil || c.Height < 0 || c.text() != signed {
+	if err != nil || c.Height < 0 || c.Text() != signed {
 		return Checkpoint{}, nil, errors.New("its lines are not origin, height and root")
 	}
 	return c, signers, nil
