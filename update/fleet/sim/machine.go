@@ -28,6 +28,7 @@ type machine struct {
 	page *page // its ledger, on disk as well
 
 	dead   bool // destroyed
+	side   int  // of the fleet, as those that conspire see it
 	booted time.Duration
 	asked  time.Duration // the others, whether a quorum lives
 	up     bool
