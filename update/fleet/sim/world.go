@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"crypto/ed25519"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -151,7 +150,7 @@ func newWorld(t testing.TB, p Plan) *world {
 
 // add is a machine more.
 func (w *world) add(name string, lie Lie, at *page) *machine {
-	m := &machine{w: w, index: len(w.machines), name: name, key: private(name), lie: lie, page: at, skew: 0.8 + 0.4*w.rnd.Float64()}
+	m := &machine{w: w, index: len(w.machines), name: name, key: keyOf(name), lie: lie, page: at, skew: 0.8 + 0.4*w.rnd.Float64()}
 	m.pub = publicKey(w.t, m.key)
 	m.signed = make(map[step]ballot.Words)
 	m.disk.begin(m)
@@ -394,6 +393,3 @@ func (w *world) result() Result {
 	}
 	return w.res
 }
-
-// private are the keys of machines, by name.
-func private(name string) ed25519.PrivateKey { return keyOf(name) }
