@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"crypto/ecdsa"
 	"crypto/ed25519"
 	"testing"
 
@@ -13,8 +12,7 @@ import (
 	"kogge.example/update/fleet/signed"
 )
 
-type ecdsaKey = ecdsa.PrivateKey
-
+// keyOf is the key of a machine, by its name.
 func keyOf(name string) ed25519.PrivateKey { return ledgertest.Private(name) }
 
 func publicKey(t testing.TB, key ed25519.PrivateKey) signed.Key {

@@ -48,8 +48,8 @@ func Against(n int, seed uint64, lie Lie, percent int) Plan {
 	p := Drawn(n, seed)
 	p.Destroyed = 0
 	p.Lie, p.Liars, p.Hostile, p.Seats, p.Fickle = lie, (n*percent+99)/100, true, false, false
-	p.Parting = true
-	p.End = p.Wild + 5*time.Minute
+	p.Parting, p.Items, p.Loss = true, 4, p.Loss/3
+	p.End = p.Wild + 3*time.Minute
 	return p
 }
 
@@ -96,8 +96,13 @@ func (w *world) parts() bool {
 		return false
 	}
 	groups := 1 + w.rnd.IntN(3)
+	if w.Hostile {
+		groups = 2
+	}
 	for i := range w.part {
-		w.part[i] = w.rnd.IntN(groups)
+		if w.part[i] = w.rnd.IntN(groups); w.Hostile {
+			w.part[i] = w.machines[i].side
+		}
 	}
 	if groups > 1 {
 		w.res.Faults.Parts++

@@ -16,7 +16,6 @@ import (
 // broken is a record by which owners seat the fleet anew after machines were destroyed.
 type broken struct {
 	before, after *page
-	object        *object
 }
 
 // destroy takes machines away for good. A little later the owner breaks the glass, rightly or not.

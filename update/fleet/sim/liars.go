@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"kogge.example/update/fleet/ballot"
@@ -13,6 +14,11 @@ import (
 
 // corrupt makes liars of so many machines as the plan says.
 func (w *world) corrupt() {
+	defer func() {
+		for i, m := range w.honestOnes() {
+			m.side = i % 2
+		}
+	}()
 	for i, at := range w.rnd.Perm(w.N) {
 		if i >= w.Liars {
 			return
@@ -28,6 +34,10 @@ func (w *world) corrupt() {
 			m.other.other = m
 		}
 	}
+}
+
+func (w *world) honestOnes() []*machine {
+	return slices.DeleteFunc(slices.Clone(w.machines), func(m *machine) bool { return m.lie != Honest })
 }
 
 // forgery is a record that nobody may take.
@@ -74,7 +84,29 @@ func (m *machine) sign(k ballot.Kind, round int32, value document.Hash, valid in
 	}
 	m.w.res.Faults.Lies++
 	b := ballot.Ballot{Words: m.page.at.Words(k, round, value, valid), Seat: m.seat}.Sign(m.key)
+	if m.w.Hostile && m.lie == Equivocate {
+		m.split(m.w.publish(b, false))
+		return
+	}
 	m.half(m.w.publish(b, false))
+}
+
+// split shows one value of a round to every second machine and another one to the rest, as all that conspire
+// do: if there are enough of them, each half decides.
+func (m *machine) split(o *object) {
+	w := m.w
+	k := cast{Words: ballot.Words{Height: o.ballot.Height, Round: o.ballot.Round, Value: o.ballot.Value}}
+	half, there := w.halves[k]
+	if !there { // where an honest machine wants it, or the other one than the last time
+		w.lastHalf = 1 - w.lastHalf
+		half = w.lastHalf
+		w.halves[k] = half
+	}
+	for _, to := range w.machines {
+		if to.lie != Honest || to.side == half {
+			w.send(m, to, o)
+		}
+	}
 }
 
 func (m *machine) half(o *object) {
@@ -103,14 +135,24 @@ func (m *machine) otherThan(value document.Hash) document.Hash {
 // schemes is what a liar does about something that it hears.
 func (m *machine) schemes(o *object) {
 	b := o.ballot
-	if m.lie != Equivocate || b == nil || b.Height != m.page.at.Number || m.seat == 0 {
+	if m.lie != Equivocate || b == nil || b.Value == ballot.Nil && m.w.Hostile || b.Height != m.page.at.Number || m.seat == 0 {
 		return
 	}
 	key := cast{Words: m.page.at.Words(ballot.Prevote, b.Round, b.Value, ballot.Fresh), seat: m.seat}
 	if m.w.casts[key] != nil {
 		return
 	}
-	for _, value := range []document.Hash{b.Value, ballot.Nil} {
+	values := []document.Hash{b.Value, ballot.Nil}
+	if m.w.Hostile {
+		values = values[:1]
+	}
+	if by := m.w.machineOf(b.Seat); m.w.Hostile && by != nil && by.lie == Honest {
+		k := cast{Words: ballot.Words{Height: b.Height, Round: b.Round, Value: b.Value}}
+		if _, there := m.w.halves[k]; !there {
+			m.w.halves[k] = by.side
+		}
+	}
+	for _, value := range values {
 		for k := ballot.Prevote; k <= ballot.Precommit; k++ {
 			m.sign(k, b.Round, value, ballot.Fresh)
 		}

@@ -1,9 +1,9 @@
 package sim
 
 import (
+	"crypto/ecdsa"
 	"crypto/ed25519"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -200,7 +200,7 @@ var beginning = fleetOfRuns{pages: make(map[[2]int]*page)}
 
 type fleetOfRuns struct {
 	sync.Mutex
-	ada   *ecdsaKey
+	ada   *ecdsa.PrivateKey
 	first [2]*fleet.Genesis
 	pages map[[2]int]*page
 }
@@ -234,7 +234,7 @@ func founded(t testing.TB, n int, short bool) *page {
 }
 
 func (b *fleetOfRuns) begin(t testing.TB) {
-	b.ada = ledgertest.Must[*ecdsaKey](t)(fleet.NewKey())
+	b.ada = ledgertest.Must[*ecdsa.PrivateKey](t)(fleet.NewKey())
 	for which := range b.first {
 		o := fleet.Founding{Name: "hanse", Threshold: 2, First: &b.ada.PublicKey, Policy: fleet.DefaultPolicy()}
 		o.Policy.Votes, o.Policy.Trial = 1000, true
@@ -281,6 +281,3 @@ func early(v ledger.Value) bool {
 	row, _ := decision.Of(v.Kind())
 	return row.Early()
 }
-
-// ordered are the numbers of a map's keys.
-func ordered[T any](m map[int]T) []int { return slices.Sorted(maps.Keys(m)) }

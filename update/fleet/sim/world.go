@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"crypto/ed25519"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -35,6 +34,9 @@ type world struct {
 	turn       *item    // the last one
 	generation string   // of the owner's keys
 	glass      *broken
+	halves     map[cast]int // in which half of the machines those that conspire show a value
+	lastHalf   int
+	forks      bool
 	decided    map[int64]*page // by the first honest machine
 	heights    map[int64]*progress
 	last       *item // proposed when the network is whole
@@ -130,7 +132,7 @@ func (e *events) pop() event {
 func newWorld(t testing.TB, p Plan) *world {
 	w := &world{
 		Plan: p, t: t, rnd: rand.New(rand.NewPCG(p.Seed, uint64(p.N))), casts: make(map[cast]*object), drafts: make(map[document.Hash]*draft),
-		keys: make(map[int]signed.Key), decided: make(map[int64]*page), heights: make(map[int64]*progress),
+		keys: make(map[int]signed.Key), halves: make(map[cast]int), decided: make(map[int64]*page), heights: make(map[int64]*progress),
 	}
 	w.res = Result{Plan: p, Kinds: make(map[string]int)}
 	w.genesis = founded(t, p.N, p.Brief)
@@ -148,7 +150,7 @@ func newWorld(t testing.TB, p Plan) *world {
 
 // add is a machine more.
 func (w *world) add(name string, lie Lie, at *page) *machine {
-	m := &machine{w: w, index: len(w.machines), name: name, key: private(name), lie: lie, page: at, skew: 0.8 + 0.4*w.rnd.Float64()}
+	m := &machine{w: w, index: len(w.machines), name: name, key: keyOf(name), lie: lie, page: at, skew: 0.8 + 0.4*w.rnd.Float64()}
 	m.pub = publicKey(w.t, m.key)
 	m.signed = make(map[step]ballot.Words)
 	m.disk.begin(m)
@@ -202,7 +204,8 @@ func (w *world) send(from, to *machine, what any) {
 	}
 	delay := w.Link + w.some(w.Link/4)
 	if w.wild() {
-		if w.part[from.index] != w.part[to.index] || w.chance(w.Loss) {
+		conspire := w.Hostile && (from.lie != Honest || to.lie != Honest)
+		if w.part[from.index] != w.part[to.index] && !conspire || w.chance(w.Loss) {
 			w.res.Faults.Lost++
 			return
 		}
@@ -308,6 +311,7 @@ func (w *world) decides(m *machine, p *page, round int32) {
 	height := p.at.Number - 1
 	if was, there := w.decided[height]; there {
 		if was != p {
+			w.forks = true
 			w.wrong(TwoDecisions, "height %d: %s has %s, and another machine %s", height, m.name, p.at.Record.Short(), was.at.Record.Short())
 		}
 		return
@@ -376,6 +380,9 @@ func (w *world) over() bool {
 func (w *world) result() Result {
 	for _, m := range w.machines {
 		w.res.Fsyncs += m.disk.written
+		if w.Hostile && w.forks && m.lie == Honest && !m.dead && !m.forked {
+			w.wrong(Undetected, "two records of one height are decided, and %s does not know", m.name)
+		}
 		if m.lie != Honest || w.Hostile && m.forked {
 			continue
 		}
@@ -386,6 +393,3 @@ func (w *world) result() Result {
 	}
 	return w.res
 }
-
-// private are the keys of machines, by name.
-func private(name string) ed25519.PrivateKey { return keyOf(name) }
