@@ -7,13 +7,16 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"kogge.example/update/fleet/decision"
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
 )
 
@@ -120,4 +123,104 @@ func mutate(t testing.TB, rnd *rand.Rand, v reflect.Value, edits *[]func()) {
 			v.SetInt([]int64{0, -1, 1, v.Int() + 1, v.Int() - 1, int64(rnd.IntN(9)), 1 << 30, 1 << 40}[rnd.IntN(8)])
 		})
 	}
+}
+
+// spellings adds documents that say the same in other bytes, or less, or more, signed all the same: values,
+// proposals and what else a decision rests on.
+func (p *pile) spellings() {
+	founded := ledgertest.Begun(p.t, 2)
+	for name, bad := range respelled(founded.Founding(p.t).Encode()) {
+		p.entries("founding, "+name, founded, forge(founded, bad, nil))
+	}
+	all := examples(p.t)
+	for _, kind := range []decision.Kind{decision.KindSeat, decision.KindOperators, decision.KindOwners, decision.KindBreakGlass} {
+		x := all[kind][0]
+		w := x.begin(p.t)
+		plain := x.value(p.t, w).Encode()
+		for name, bad := range respelled(plain) {
+			p.entries(fmt.Sprint(kind, ", ", name), w, forge(w, bad, rested(p.t, w, x, bad)))
+		}
+		evidence := rested(p.t, w, x, plain)
+		e := forge(w, plain, evidence)
+		for i, document := range []*[]byte{&e.Record, &e.Certificate} {
+			good := *document
+			for name, bad := range respelled(good) {
+				*document = bad
+				p.entries(fmt.Sprint(kind, ", document ", i, ", ", name), w, e)
+			}
+			*document = good
+		}
+		for i, object := range evidence {
+			with := func(name string, bad []byte) {
+				objects := slices.Clone(evidence)
+				objects[i] = bad
+				p.entries(fmt.Sprint(kind, ", object ", i, ", ", name), w, forge(w, plain, objects))
+			}
+			if object[0] == '{' {
+				for name, bad := range respelled(object) {
+					with(name, bad)
+				}
+				continue
+			}
+			read := ledgertest.Must[signed.Envelope](p.t)(signed.Parse(object))
+			if read.Kind != roster.RequestKind {
+				continue
+			}
+			for name, bad := range respelled(read.Body) {
+				seat, _ := w.Log.State().Roster.ByKey(read.By)
+				if seat.Name == "" {
+					seat = ledgertest.Seat(p.t, 5, "n5")
+					if read.By != seat.Key {
+						seat = ledgertest.Seat(p.t, 6, "n6")
+					}
+				}
+				with(name, ledgertest.Must[signed.Envelope](p.t)(signed.Seal(read.Kind, read.Fleet, ledgertest.PrivateOf(seat), 1, bad)).Bytes())
+			}
+		}
+	}
+}
+
+// respelled are a document without each of its lines, with each twice, with another one before it, and
+// with fields that say nothing.
+func respelled(raw []byte) map[string][]byte {
+	all := map[string][]byte{
+		"on one line": append(bytes.Join(bytes.Fields(raw), []byte(" ")), '\n'), "with no end": raw[:len(raw)-1], "with two ends": append(bytes.Clone(raw), '\n'),
+		"with a mark": append([]byte("\ufeff"), raw...), "with tabs": bytes.ReplaceAll(raw, []byte("  "), []byte("\t")),
+		"with returns": bytes.ReplaceAll(raw, []byte("\n"), []byte("\r\n")),
+	}
+	lines := strings.SplitAfter(string(raw), "\n")
+	for i, line := range lines {
+		body := strings.TrimSpace(line)
+		if !strings.HasPrefix(body, `"`) || strings.HasSuffix(body, "{") || strings.HasSuffix(body, "[") {
+			continue
+		}
+		less := slices.Delete(slices.Clone(lines), i, i+1)
+		if !strings.HasSuffix(body, ",") && strings.HasSuffix(less[i-1], ",\n") {
+			less[i-1] = strings.TrimSuffix(less[i-1], ",\n") + "\n"
+		}
+		full := strings.TrimSuffix(strings.TrimSuffix(line, "\n"), ",") + ",\n"
+		indent := line[:len(line)-len(strings.TrimLeft(line, " "))]
+		all[fmt.Sprint("without line ", i)] = []byte(strings.Join(less, ""))
+		if i%3 > 0 && i > 3 { // of many lines that are alike
+			continue
+		}
+		for what, more := range map[string]string{
+			"twice": full, "behind another": indent + "\"more\": 1,\n", "behind no vote": indent + "\"vote\": false,\n", "behind no domain": indent + "\"domain\": \"\",\n",
+			"behind nothing set": indent + "\"set\": [],\n", "behind nobody": indent + "\"owners\": null,\n", "behind round 0": indent + "\"round\": 0,\n", "behind no reason": indent + "\"why\": \"\",\n",
+			"behind no evidence": indent + "\"evidence\": \"\",\n", "behind zeros": indent + "\"evidence\": \"" + strings.Repeat("0", 64) + "\",\n",
+		} {
+			all[fmt.Sprint("line ", i, " ", what)] = []byte(strings.Join(slices.Insert(slices.Clone(lines), i, more), ""))
+		}
+		for _, c := range [][2]string{
+			{": true", ": 1"}, {": true", ": null"}, {": true", `: "true"`}, {": 1", ": 1.0"}, {": 1", ": 1e0"}, {": 1", ": 01"}, {": 1", ": \"1\""}, {": 1", ": true"}, {": 1", ": -0"}, {": 2", ": null"},
+			{`": "`, `" : "`}, {`": "a`, `": "\u0061`}, {`": "n`, `": "\u006e`}, {`": "h`, `": "\u0068`}, {`/`, `\/`}, {`=",`, `",`}, {`A`, "A\\n"},
+		} {
+			if strings.Contains(line, c[0]) {
+				other := slices.Clone(lines)
+				other[i] = strings.Replace(line, c[0], c[1], 1)
+				all[fmt.Sprint("line ", i, " with ", c[1])] = []byte(strings.Join(other, ""))
+			}
+		}
+	}
+	return all
 }

@@ -140,6 +140,7 @@ func TestSecondVerifier(t *testing.T) {
 	p.golden()
 	p.decisions()
 	p.walks()
+	p.spellings()
 	takes, refuses, bad := 0, 0, 0
 	for i, theirs := range p.second() {
 		ours, why := p.all[i].ours, p.all[i].why

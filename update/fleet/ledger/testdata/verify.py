@@ -112,7 +112,7 @@ def spell(v, indent=""):
     elif isinstance(v, str):
         return '"' + v.translate(ESCAPES) + '"'
     else:
-        return json.dumps(v)  # a number, true, false, null
+        return str(v) if type(v) is int else json.dumps(v)  # else true, false, null
     if not rows:
         return left + right
     return left + "\n" + ",\n".join(inner + row for row in rows) + "\n" + indent + right
