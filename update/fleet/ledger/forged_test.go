@@ -213,6 +213,7 @@ func (p *pile) evidence(name string, w *ledgertest.Fleet, x example, plain []byt
 	extra := map[string][]byte{
 		"a second proposal":         second.Bytes(),
 		"an opinion":                w.Opinion(p.t, "n1", id),
+		"an opinion of the topic":   w.Opinion(p.t, "n1", s.Topic(ledgertest.Must[ledger.Value](p.t)(ledger.ParseValue(plain)))),
 		"an opinion of nothing":     w.Opinion(p.t, "n1", document.HashOf(nil)),
 		"an answer":                 w.Answer(id, true, "hanse", "", 1, 2),
 		"an answer by one key":      w.Answer(id, true, "hanse", "", 3),
@@ -347,13 +348,13 @@ func (p *pile) said() {
 	t := p.t
 	w := ledgertest.Founded(t, 4, 1)
 	s := w.Log.State()
-	seat := ledgertest.Seat(t, 5, "n5")
+	seat, rnd := ledgertest.Seat(t, 5, "n5"), rand.New(rand.NewPCG(6, 1))
 	v := seated("", seat)
 	prop := w.Proposal(t, v)
 	sealed := func(kind string, body []byte) []byte {
 		return ledgertest.Must[signed.Envelope](t)(signed.Seal(kind, s.Fleet(), ledgertest.PrivateOf(seat), 1, body)).Bytes()
 	}
-	for _, text := range []string{"", "a b", "<&>\"\\", "\b\f\n\r\t\x00\x1f\x7f", "\u2028\u2029", "é 日本 \U0001f600", "\u00a0", "\u00ad", "\ufffd", "\ue000", "\U0010ffff", "\xff", "\ufeff", "é", "\u200b", strings.Repeat("x", 200), strings.Repeat("x", 201), strings.Repeat("é", 100), strings.Repeat("é", 251)} {
+	for _, text := range []string{"", "a b", "<&>\"\\", "\b\f\n\r\t\x00\x1f\x7f", "\u2028\u2029", "\u0378", "\u061c", "\u202e", "\ufff9", "\ufffc", "\U0001f8ff", "\U0001fffe", "\U000e0041", "\U000dfffd", "\U000f0000", "é 日本 \U0001f600", "\u00a0", "\u00ad", "\ufffd", "\ue000", "\U0010ffff", "\xff", "\ufeff", "é", "\u200b", strings.Repeat("x", 200), strings.Repeat("x", 201), strings.Repeat("é", 100), strings.Repeat("é", 251)} {
 		name := fmt.Sprintf("text %.30q", text)
 		request := roster.Request{Version: 1, Nonce: []byte("nonce"), Name: seat.Name, Journal: seat.Journal, Arch: "amd64", Problem: text}
 		p.entries(name+" in a request", w, forge(w, v.Encode(), [][]byte{prop.Bytes(), sealed(roster.RequestKind, request.Encode())}))
@@ -383,6 +384,15 @@ func (p *pile) said() {
 					p.entries(fmt.Sprint(name, " in an opinion ", o), w, forge(w, list, [][]byte{e.Bytes(), opinion.Bytes()}))
 				}
 			}
+		}
+	}
+	much := [][]byte{prop.Bytes(), sealed(roster.RequestKind, roster.Request{Version: 1, Name: seat.Name, Journal: seat.Journal, Arch: "arm"}.Encode())}
+	for i := range uint64(110) { // of them the last ones are too many
+		large := strings.Repeat("<", 150+rnd.IntN(50))
+		o := proposal.Opinion{Proposal: proposal.ID(prop), Height: 1, Why: []string{large, large}}
+		much = append(much, ledgertest.Must[signed.Envelope](t)(proposal.SealOpinion(s.Fleet(), ledgertest.Private("n1"), i+1, o)).Bytes())
+		if i > 85 {
+			p.entries(fmt.Sprintf("%d objects", len(much)), w, forge(w, v.Encode(), much))
 		}
 	}
 	for name, edit := range map[string]func(*roster.Request){

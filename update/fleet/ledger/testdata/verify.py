@@ -17,7 +17,6 @@ import ipaddress
 import json
 import re
 import sys
-import unicodedata
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -231,10 +230,19 @@ def read_id(v, field):
     return v
 
 
+UNPRINTABLE = [
+    [int(end, 16) for end in (span + "-" + span).split("-")[:2]]
+    for span in (
+        "0-1f 7f-a0 ad 600-605 61c 6dd 70f 890-891 8e2 1680 180e 2000-200f 2028-202f 205f-206f 3000 d800-f8ff fdd0-fdef feff fff0-fffb"
+        " fffd-ffff 110bd 110cd 13430-1343f 1bca0-1bca3 1d173-1d17a dfffe-10ffff " + " ".join(f"{plane:x}fffe-{plane:x}ffff" for plane in range(1, 13))
+    ).split()
+]
+
+
 def read_line(v, field):
     want(len(text(v, field).encode("utf-8", "surrogatepass")) <= 200, field, "more than 200 bytes")
     for c in v:
-        want(c == " " or c != "\ufffd" and unicodedata.category(c)[0] in "LMNPS", field, "a character that cannot be shown")
+        want(not any(first <= ord(c) <= last for first, last in UNPRINTABLE), field, "a character that cannot be shown")
     return v
 
 
@@ -816,15 +824,17 @@ PROPOSED = {"operators", "seat", "unseat", "replace", "isolate", "policy", "rule
 class Evidence:
     """What the objects say on which a decision rests."""
 
-    def __init__(self, s, kind, d, objects):
-        self.s, self.kind, self.d = s, kind, d
+    def __init__(self, s, kind, d, plain_value, objects):
+        self.s, self.kind, self.d, self.plain_value = s, kind, d, plain_value
         self.id = self.proposal = self.proposer = self.proof = None
         self.answers, self.fresh, self.opinions, self.requests = [], set(), {}, {}
         self.gets = {"seat": lambda: d["owners"], "owners": lambda: [d["owner"]]}.get(kind, list)()
         made = {"seat": lambda: d["seats"], "replace": lambda: [d["new"]], "breakGlass": lambda: d["roster"]["seats"]}.get(kind, list)()
         self.new_seats = {n["key"]: n for n in made if n["number"] > s["roster"]["given"]}
         want(len(objects) <= 4096, "evidence", "more than 4096 objects")
+        want(sum(8 + (len(raw or b"") + 2) // 3 * 4 for raw in objects) <= 359168, "evidence", "too many bytes")
         want(len(set(objects)) == len(objects), "evidence", "an object is there twice")
+        self.topic = sha256(message(b"kogge/topic/v1", s["fleet"], plain_value)) if kind in ("settle", "doubleVote") else None
         for i, raw in enumerate(objects):
             tag = fields_of(raw or b"", 1)
             if tag and tag[0][0] == b"kogge/double-vote/v1":
@@ -834,8 +844,9 @@ class Evidence:
             else:
                 self.read_envelope(raw or b"", f"evidence[{i}]")
 
-    def is_about(self, id_):
-        about = self.d["record"] if self.kind == "settle" else self.id
+    def is_about(self, id_, otherwise):
+        """Whether something is about the proposal, or about what is decided without one."""
+        about = self.id or otherwise
         return about is not None and about == id_
 
     def read_proof(self, raw, field):
@@ -863,21 +874,28 @@ class Evidence:
         want(len(raw) <= 4096, field, "more than 4096 bytes")
         a = document(ANSWER, raw, field)
         check_signatures(a["signatures"], f"{field}.signatures")
-        want(a["signatures"] and self.is_about(a["proposal"]), field, "not about this")
+        want(a["signatures"] and self.is_about(a["proposal"], self.d["record"] if self.kind == "settle" else None), field, "not about this")
         data = message(
             b"kogge/answer/v1", self.s["fleet"], a["proposal"], a["owner"].encode(), bytes([a["yes"]]), u64(a["number"]), a["why"].encode())
         owner = owner_of(self.s["roster"], a["owner"])
-        try:
-            want(owner, field, "there is no such owner")
-            by_owner(a["signatures"], owner, 1 if self.kind == "settle" else owner["threshold"], data, f"{field}.signatures")
-            self.answers.append(a)
-        except Refused:
-            for o in self.gets:
-                if a["yes"] and o["name"] == a["owner"]:
+        wrong = Refused(f"{field}: there is no such owner")
+        if owner:
+            try:
+                by_owner(a["signatures"], owner, 1 if self.kind == "settle" else owner["threshold"], data, f"{field}.signatures")
+                self.answers.append(a)
+                wrong = None
+            except Refused as e:
+                wrong = e
+        for o in self.gets:
+            if a["yes"] and o["name"] == a["owner"]:
+                try:
                     by_owner(a["signatures"], o, o["threshold"], data, f"{field}.signatures")
                     self.fresh.add(o["name"])
-                    return
-            raise
+                    wrong = None
+                except Refused:
+                    pass  # then it is by the old keys, or by none
+        if wrong:
+            raise wrong
 
     def read_envelope(self, raw, field):
         f, signature = fields_of(raw, 5) or (None, b"")
@@ -900,7 +918,7 @@ class Evidence:
             want(o["proposal"] != ZERO, field, "about nothing")
             well = o["valid"] and o["ready"]
             want(len(o["why"]) == 0 if well else 1 <= len(o["why"]) <= 2 and all(o["why"]), field, "a reason too many, or none")
-            want(self.is_about(o["proposal"]) or was["number"] in self.s["awaited"], field, "not about this")
+            want(self.is_about(o["proposal"], self.topic) or was["number"] in self.s["awaited"], field, "not about this")
             self.opinions[was["number"]] = max(o["height"], self.opinions.get(was["number"], 0))
         elif kind == b"kogge/seat/v1":
             r = document(REQUEST, body, field)
@@ -917,12 +935,12 @@ class Evidence:
         said = [(a["number"], not a["yes"]) for a in self.answers if a["owner"] == name and a["proposal"] == self.id]
         return bool(said) and not max(said)[1]
 
-    def check_proposal(self, plain_value):
+    def check_proposal(self):
         if self.kind not in PROPOSED:
             want(self.id is None, "evidence", "no operator proposes this")
             return
         want(self.id is not None, "evidence", "there is no proposal")
-        want(self.proposal["value"] == plain_value, "evidence", "something else was proposed")
+        want(self.proposal["value"] == self.plain_value, "evidence", "something else was proposed")
         want(self.proposal["height"] <= self.s["height"], "evidence", "the proposal is of a height to come")
         want(self.id not in self.s["decided"], "evidence", "it was decided already")
         by = next((o for o in self.s["operators"] if o["key"] == self.proposer), None)
@@ -972,8 +990,8 @@ def decide(s, value, raw_objects):
     if kind == "founding":
         want(not raw_objects, "evidence", "a founding has none")
         return founding(s, d)
-    ev = Evidence(s, kind, d, raw_objects)
-    ev.check_proposal(encode(VALUE, {**value, "evidence": ZERO}))
+    ev = Evidence(s, kind, d, encode(VALUE, {**value, "evidence": ZERO}), raw_objects)
+    ev.check_proposal()
     s = {**s, "awaited": [n for n in s["awaited"] if ev.opinions.get(n, 0) < s["seated"]]}
     after = DECIDE[kind](s, d)
     if kind in ("seat", "unseat", "replace"):
