@@ -8,7 +8,7 @@ export GOFLAGS := -buildvcs=false
 
 # What building and running need from the host, and what the tests judge with.
 RUN_TOOLS  := qemu-system-x86 qemu-utils gcc libc6-dev pkg-config debian-archive-keyring ca-certificates
-TEST_TOOLS := dosfstools mtools gdisk cryptsetup-bin erofs-utils e2fsprogs libseccomp-dev qemu-system-arm gcc-aarch64-linux-gnu u-boot-tools skopeo iproute2 nftables zstd bash-completion fish zsh dnsmasq-base radvd gnupg
+TEST_TOOLS := dosfstools mtools gdisk cryptsetup-bin erofs-utils e2fsprogs libseccomp-dev qemu-system-arm gcc-aarch64-linux-gnu u-boot-tools skopeo iproute2 nftables zstd bash-completion fish zsh dnsmasq-base radvd gnupg python3-cryptography
 
 .PHONY: run fleet test check e2e cuts fuzz bench sim image clean deps test-deps help
 

@@ -20,7 +20,7 @@ const pageWidth = 80
 var pageNames = []string{
 	"first-steps", "operating", "compose", "compose-keys", "image-keys", "limits", "node-yaml", "contexts", "roles", "first-fleet", "fleets", "members-lost", "cut-off",
 	"disk-images", "releases", "updates", "boot",
-	"files", "json", "exit-codes",
+	"files", "json", "ledger-file", "exit-codes",
 }
 
 // pages are commands that do nothing: kogge help shows their texts.

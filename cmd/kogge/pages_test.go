@@ -2,11 +2,14 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,6 +20,10 @@ import (
 	"github.com/spf13/pflag"
 
 	"kogge.example/agent/workload"
+	"kogge.example/update/fleet/ledger"
+	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/proposal"
+	"kogge.example/update/fleet/roster"
 )
 
 // TestPages: kogge help PAGE prints the file as it is, every file is a page, and its
@@ -202,4 +209,47 @@ func TestPagesNodePorts(t *testing.T) {
 	if got := text + "\n"; got != want.String() {
 		t.Errorf("the page says\n%swant\n%s", got, &want)
 	}
+}
+
+// TestPageLedgerFile: whatever a genesis, a ledger and its evidence hold stands on page ledger-file, field by
+// field, and is read by the verifier that was written from it.
+func TestPageLedgerFile(t *testing.T) {
+	page, verifier := content(t, "pages/ledger-file.md"), content(t, "../../update/fleet/ledger/testdata/verify.py")
+	var genesis map[string]any
+	must(t, json.Unmarshal(ledgertest.Begun(t, 1).Genesis.Bytes(), &genesis))
+	fields := slices.Collect(maps.Keys(genesis))
+	for _, v := range []any{ledger.Record{}, ledger.Value{}, ledger.Certificate{}, proposal.Proposal{}, proposal.Answer{}, proposal.Opinion{}, roster.Request{}} {
+		fields = append(fields, fieldsOf(reflect.TypeOf(v))...)
+	}
+	for _, name := range fields {
+		if !regexp.MustCompile(`(?m)^ +(?:[a-zA-Z ]+ )?` + name + `\b`).MatchString(page) {
+			t.Errorf("the page has no field %s", name)
+		}
+		if !regexp.MustCompile(`"` + name + `\??"`).MatchString(verifier) {
+			t.Errorf("verify.py reads no field %s", name)
+		}
+	}
+	if len(fields) < 100 {
+		t.Errorf("only %d fields were found", len(fields))
+	}
+	for _, tag := range []string{"kogge/founding/v1", "kogge/precommit/v1", "kogge/break-glass/v1", "kogge/double-vote/v1", "kogge/answer/v1", proposal.Kind, proposal.OpinionKind, roster.RequestKind} {
+		if !strings.Contains(page, tag) || !strings.Contains(verifier, tag) {
+			t.Errorf("%s is not on the page, or not in verify.py", tag)
+		}
+	}
+}
+
+// fieldsOf are the names of a document's fields, and of those within.
+func fieldsOf(of reflect.Type) (names []string) {
+	switch of.Kind() {
+	case reflect.Pointer, reflect.Slice:
+		return fieldsOf(of.Elem())
+	case reflect.Struct:
+		for _, f := range reflect.VisibleFields(of) {
+			if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" {
+				names = append(append(names, name), fieldsOf(f.Type)...)
+			}
+		}
+	}
+	return names
 }
