@@ -429,7 +429,7 @@ func TestLiar(t *testing.T) {
 		for _, n := range w.all[:3] {
 			n.begin(t)
 		}
-		h := ballot.After(w.fleet.Log.State())
+		h := w.fleet.Log.State().Ballots()
 		says := voice.Ballots{Height: h.Number}
 		for _, value := range []string{"one", "other"} {
 			b := ballot.Ballot{Words: h.Words(ballot.Prevote, 0, document.HashOf([]byte(value)), ballot.Fresh), Seat: 4}

@@ -86,7 +86,7 @@ type opinion struct {
 
 func newPage(before *page, log *ledger.Log) *page {
 	p := &page{before: before, log: log, state: log.State(), next: make(map[document.Hash]*page), proposed: make(map[*item]error), drafts: make(map[string]*drafted), judged: make(map[document.Hash]error)}
-	p.at = ballot.After(p.state)
+	p.at = p.state.Ballots()
 	return p
 }
 
