@@ -23,7 +23,6 @@ import (
 	"kogge.example/agent/nameserver"
 	"kogge.example/agent/part"
 	"kogge.example/agent/serve"
-	"kogge.example/agent/serve/votes"
 	"kogge.example/agent/wanted"
 	"kogge.example/init/control"
 	"kogge.example/init/nodeconfig"
@@ -177,7 +176,7 @@ func serveOnce(ctx context.Context, at paths, now *parts, slots *install.Install
 			return orderEtcd(ctx, pid1Of(at.run), restartLimit, (*control.Client).Restart)
 		}),
 		Protocols: talk.Protocols(),
-		Docket:    func() votes.Docket { return docketOf(own) },
+		Docket:    talk.Docket,
 	})
 	if err != nil {
 		return err
@@ -238,12 +237,4 @@ func joinLater(ctx context.Context, err error, join func() error) {
 			log.Printf("agent: %v", err)
 		}
 	}
-}
-
-// docketOf is what waits to be decided; nil: the node belongs to no fleet that was founded.
-func docketOf(own *part.Part) votes.Docket {
-	if d := own.Docket(); d != nil {
-		return d
-	}
-	return nil
 }

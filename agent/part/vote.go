@@ -6,14 +6,17 @@ import (
 	"log"
 	"time"
 
+	"kogge.example/agent/docket"
 	"kogge.example/agent/journal"
 	"kogge.example/agent/pinned"
+	"kogge.example/agent/serve/votes"
 	"kogge.example/agent/voter"
 	"kogge.example/update/fleet/decision"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/notice"
 	"kogge.example/update/fleet/proposal"
 	"kogge.example/update/fleet/signed"
+	words "kogge.example/update/fleet/voice"
 )
 
 // trustedLedger is the node's ledger, whose state is the one that the node acts by.
@@ -117,4 +120,33 @@ func (s *session) lookAtVote() {
 	if now := s.voting.Load(); now != nil && now.voter != nil {
 		now.voter.Look()
 	}
+}
+
+// Docket is what the API answers about what waits to be decided; nil: the node belongs to no fleet that
+// was founded.
+func (t *Talk) Docket() votes.Docket {
+	if d := t.part.Docket(); d != nil {
+		return said{d, t}
+	}
+	return nil
+}
+
+// said is the docket, and what seats think of what is on it.
+type said struct {
+	*docket.Store
+	talk *Talk
+}
+
+func (s said) All() [][]byte {
+	all := s.Store.All()
+	now := s.talk.session.Load()
+	if now == nil {
+		return all
+	}
+	for _, e := range now.engine.Objects(words.OpinionsKind) {
+		if o, err := words.ParseOpinions(e.Body); err == nil {
+			all = append(all, o.Opinions...)
+		}
+	}
+	return all
 }
