@@ -172,6 +172,7 @@ func (p *pile) decisions() {
 	p.keys()
 	p.rekeyed()
 	p.cas()
+	p.proofs()
 }
 
 // founding adds foundings.

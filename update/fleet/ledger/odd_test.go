@@ -5,13 +5,15 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
-	"crypto/rand"
+	crand "crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"math/big"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -111,25 +113,26 @@ func (p *pile) cas() {
 	t := p.t
 	w := ledgertest.Founded(t, 4, 1)
 	key, other := ledgertest.Must[*ecdsa.PrivateKey](t)(fleet.NewKey()), ledgertest.Must[*ecdsa.PrivateKey](t)(fleet.NewKey())
-	p384 := ledgertest.Must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))
-	_, edwards, err := ed25519.GenerateKey(rand.Reader)
+	p384 := ledgertest.Must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P384(), crand.Reader))
+	_, edwards, err := ed25519.GenerateKey(crand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	certificate := func(edit func(*x509.Certificate), public, private any) []byte {
 		c := &x509.Certificate{
-			SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "CA"}, NotBefore: ledgertest.Today, NotAfter: ledgertest.Today.Add(time.Hour),
-			BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign,
+			SerialNumber: big.NewInt(7), Subject: w.Genesis.NodeCA.Subject, NotBefore: ledgertest.Today, NotAfter: w.Genesis.NodeCA.NotAfter,
+			BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign, MaxPathLen: 1, SubjectKeyId: make([]byte, 20),
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		}
 		edit(c)
-		return ledgertest.Must[[]byte](t)(x509.CreateCertificate(rand.Reader, c, c, public, private))
+		return ledgertest.Must[[]byte](t)(x509.CreateCertificate(crand.Reader, c, c, public, private))
 	}
 	same := func(*x509.Certificate) {}
 	good := certificate(same, &key.PublicKey, key)
 	for name, der := range map[string][]byte{
 		"a CA": good, "none": {}, "missing": nil, "something": []byte("x"), "something behind it": append(bytes.Clone(good), 0), "cut": good[:len(good)-1],
-		"no CA":                certificate(func(c *x509.Certificate) { c.IsCA = false }, &key.PublicKey, key),
-		"no basic constraints": certificate(func(c *x509.Certificate) { c.BasicConstraintsValid, c.IsCA = false, false }, &key.PublicKey, key),
+		"no CA":                certificate(func(c *x509.Certificate) { c.IsCA, c.MaxPathLen = false, 0 }, &key.PublicKey, key),
+		"no basic constraints": certificate(func(c *x509.Certificate) { c.BasicConstraintsValid, c.IsCA, c.MaxPathLen = false, false, 0 }, &key.PublicKey, key),
 		"no key usage":         certificate(func(c *x509.Certificate) { c.KeyUsage = 0 }, &key.PublicKey, key),
 		"another key usage":    certificate(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature }, &key.PublicKey, key),
 		"SHA-384":              certificate(func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA384 }, &key.PublicKey, key),
@@ -137,8 +140,22 @@ func (p *pile) cas() {
 		"Ed25519":              certificate(same, edwards.Public(), edwards),
 		"signed by another":    certificate(same, &key.PublicKey, other),
 		"much text":            certificate(func(c *x509.Certificate) { c.Subject.Organization = []string{strings.Repeat("x", 3000)} }, &key.PublicKey, key),
-		"path length":          certificate(func(c *x509.Certificate) { c.MaxPathLenZero = true }, &key.PublicKey, key),
-		"the node CA":          w.Genesis.NodeCA.Raw, "the operator CA": w.Genesis.OperatorCA.Raw,
+		"path length 0":        certificate(func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = 0, true }, &key.PublicKey, key),
+		"no path length":       certificate(func(c *x509.Certificate) { c.MaxPathLen = -1 }, &key.PublicKey, key),
+		"another name":         certificate(func(c *x509.Certificate) { c.Subject.CommonName += "x" }, &key.PublicKey, key),
+		"an earlier end":       certificate(func(c *x509.Certificate) { c.NotAfter = c.NotAfter.Add(-time.Second) }, &key.PublicKey, key),
+		"a later end":          certificate(func(c *x509.Certificate) { c.NotAfter = c.NotAfter.AddDate(30, 0, 0) }, &key.PublicKey, key),
+		"an end for ever":      certificate(func(c *x509.Certificate) { c.NotAfter = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC) }, &key.PublicKey, key),
+		"a large number":       certificate(func(c *x509.Certificate) { c.SerialNumber = new(big.Int).Lsh(big.NewInt(1), 158) }, &key.PublicKey, key),
+		"for clients alone":    certificate(func(c *x509.Certificate) { c.ExtKeyUsage = c.ExtKeyUsage[1:] }, &key.PublicKey, key),
+		"for whatever":         certificate(func(c *x509.Certificate) { c.ExtKeyUsage = nil }, &key.PublicKey, key),
+		"two key usages":       certificate(func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCRLSign }, &key.PublicKey, key),
+		"another key id":       certificate(func(c *x509.Certificate) { c.SubjectKeyId = make([]byte, 19) }, &key.PublicKey, key),
+		"for one domain":       certificate(func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"example.com"} }, &key.PublicKey, key),
+		"an extension more": certificate(func(c *x509.Certificate) {
+			c.ExtraExtensions = []pkix.Extension{{Id: []int{1, 2, 3}, Value: []byte{5, 0}}}
+		}, &key.PublicKey, key),
+		"the node CA": w.Genesis.NodeCA.Raw, "the operator CA": w.Genesis.OperatorCA.Raw,
 		"a byte changed": func() []byte { b := bytes.Clone(good); b[len(b)-3] ^= 1; return b }(),
 	} {
 		v := value(func(v *ledger.Value) { v.CA = &decision.CA{Certificate: der} })
@@ -149,5 +166,70 @@ func (p *pile) cas() {
 		must(t, w, v, nothing)
 		back := value(func(v *ledger.Value) { v.CA = &decision.CA{Certificate: w.Genesis.NodeCA.Raw} })
 		p.entries(fmt.Sprintf("ca: the genesis' after %d others", i+1), w, forge(w, back.Encode(), rested(t, w, example{said: nothing}, back.Encode())))
+	}
+}
+
+// proofs adds double votes that are none, or that were cast in odd ways.
+func (p *pile) proofs() {
+	w := ledgertest.Founded(p.t, 7, 1)
+	s := w.Log.State()
+	id, key, rnd := s.Fleet(), ledgertest.Private("n6"), rand.New(rand.NewPCG(8, 1))
+	cast := func(seat uint32, key ed25519.PrivateKey, tag string, fields ...[]byte) []byte {
+		m := document.Message(tag, fields...)
+		return append(binary.BigEndian.AppendUint32(bytes.Clone(m), seat), ed25519.Sign(key, m)...)
+	}
+	number := func(size int, n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n)[8-size:] }
+	add := func(name string, seat int, one, other []byte) {
+		if bytes.Compare(one, other) > 0 {
+			one, other = other, one
+		}
+		v := value(func(v *ledger.Value) { v.DoubleVote = &decision.DoubleVote{Seat: seat} })
+		for i, objects := range [][][]byte{{document.Message("kogge/double-vote/v1", one, other)}, {document.Message("kogge/double-vote/v1", other, one)}} {
+			p.entries(fmt.Sprint("proof: ", name, ", ", i), w, forge(w, v.Encode(), objects))
+		}
+	}
+	h := func() []byte { sum := document.HashOf(number(8, rnd.Uint64())); return sum[:] }
+	tags := []string{"kogge/precommit/v1", "kogge/prevote/v1", "kogge/chair-proposal/v1"}
+	for kind, tag := range tags {
+		fields := func(height, round uint64, more ...[]byte) [][]byte {
+			f := [][]byte{id[:], number(8, height), number(4, round), h(), h(), h()}
+			if tag == tags[2] && more == nil {
+				more = [][]byte{number(4, 0)}
+			}
+			return append(f, more...)
+		}
+		good := fields(2, 0)
+		one := cast(6, key, tag, good...)
+		add(tag, 6, one, cast(6, key, tag, fields(2, 0)...))
+		add(tag+" of another seat", 5, one, cast(6, key, tag, fields(2, 0)...))
+		add(tag+" of a seat that is not there", 9, one, cast(6, key, tag, fields(2, 0)...))
+		add(tag+" the same", 6, one, one)
+		add(tag+" by two", 6, one, cast(6, ledgertest.Private("n5"), tag, fields(2, 0)...))
+		add(tag+" of two seats", 6, one, cast(5, key, tag, fields(2, 0)...))
+		add(tag+" in two rounds", 6, one, cast(6, key, tag, fields(2, 1)...))
+		add(tag+" at two heights", 6, one, cast(6, key, tag, fields(3, 0)...))
+		add(tag+" of another step", 6, one, cast(6, key, tags[(kind+1)%3], good...))
+		add(tag+" of an unknown step", 6, cast(6, key, "kogge/x/v1", good...), cast(6, key, "kogge/x/v1", fields(2, 0)...))
+		add(tag+" of a field more", 6, one, cast(6, key, tag, fields(2, 0, number(4, 0), number(4, 1))...))
+		for _, f := range [][2]uint64{{0, 0}, {1, 0}, {1 << 62, 0}, {1<<62 + 1, 0}, {1 << 63, 0}, {2, 1 << 30}, {2, 1<<30 + 1}, {2, 1<<32 - 1}} {
+			add(fmt.Sprint(tag, " at ", f), 6, cast(6, key, tag, fields(f[0], f[1])...), cast(6, key, tag, fields(f[0], f[1])...))
+		}
+		for _, seat := range []uint32{0, 1 << 30, 1<<30 + 1, 1<<32 - 1} {
+			add(fmt.Sprint(tag, " of seat ", seat), int(seat), cast(seat, key, tag, good...), cast(seat, key, tag, fields(2, 0)...))
+		}
+		for i := range good {
+			bad := slices.Clone(good)
+			bad[i] = bad[i][1:]
+			add(fmt.Sprint(tag, " with a short field ", i), 6, one, cast(6, key, tag, bad...))
+			bad[i] = append([]byte{0}, good[i]...)
+			add(fmt.Sprint(tag, " with a long field ", i), 6, one, cast(6, key, tag, bad...))
+			bad[i] = bytes.Clone(good[i])
+			bad[i][len(bad[i])-1] ^= 1
+			add(fmt.Sprint(tag, " with another field ", i), 6, one, cast(6, key, tag, bad...))
+		}
+		for _, round := range []uint64{0, 3, 4, 5} {
+			add(fmt.Sprint(tag, " with a valid round ", round), 6, cast(6, key, tag, fields(2, 4, number(4, round))...), cast(6, key, tag, fields(2, 4, number(4, round))...))
+		}
+		add(tag+" cut", 6, one, cast(6, key, tag, fields(2, 0)...)[:100])
 	}
 }

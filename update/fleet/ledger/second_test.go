@@ -88,14 +88,20 @@ func accepted(s ledger.State) string {
 	if c := s.Claim; c != nil {
 		claim = fmt.Sprintf("%s@%d:%s", c.Owner.Name, c.Height, c.Record)
 	}
+	var knowing []int
+	for _, seat := range s.Roster.Seats {
+		if s.NeedsCA(seat.Number) {
+			knowing = append(knowing, seat.Number)
+		}
+	}
 	numbers := func(list []int) string { return strings.ReplaceAll(fmt.Sprint(list), " ", ",") }
 	roster := document.Hash{}
 	if s.Height > 0 {
 		roster = s.Roster.Hash()
 	}
-	return fmt.Sprintf("accept %d record=%s tree=%s roster=%s operators=%s policy=%s tufRoot=%d:%s nodeCA=%x formerCAs=%d isolated=%s barred=%d awaited=%s seated=%d claim=%s glassBrokenAt=%d",
+	return fmt.Sprintf("accept %d record=%s tree=%s roster=%s operators=%s policy=%s tufRoot=%d:%s nodeCA=%x formerCAs=%d isolated=%s barred=%d awaited=%s seated=%d claim=%s glassBrokenAt=%d knowCA=%s",
 		s.Height, s.Record, s.Tree, roster, strings.Join(operators, ","), document.HashOf(policy), s.TUFNumber, s.TUFRoot,
-		sha256.Sum256(s.NodeCA.RawSubjectPublicKeyInfo), len(s.FormerCAs), numbers(s.Isolated), len(s.Barred), numbers(s.Awaited), s.Seated, claim, s.BrokenGlass)
+		sha256.Sum256(s.NodeCA.RawSubjectPublicKeyInfo), len(s.FormerCAs), numbers(s.Isolated), len(s.Barred), numbers(s.Awaited), s.Seated, claim, s.BrokenGlass, numbers(knowing))
 }
 
 // second has testdata/verify.py judge all of them, in one process. It is Debian's Python that runs, which

@@ -329,7 +329,7 @@ KINDS = {
     "isolate": Object(("seats", NUMBERS), ("lift?", BOOL)),
     "policy": POLICY,
     "rule": Object(("rule", choice("majority"))),
-    "tufRoot": Object(("number", number(1, 2**20)), ("root", HASH)),
+    "tufRoot": Object(("number", number(1, 2**30)), ("root", HASH)),
     "ca": Object(("certificate", CA_BYTES)),
     "members": Object(("members", NUMBERS), ("spares?", NUMBERS)),
     "owners": Object(("owner", OWNER), ("lost?", BOOL)),
@@ -421,7 +421,7 @@ def by_owner(list_, owner, needed, data, field):
 
 
 def parse_ca(der, field):
-    """The SubjectPublicKeyInfo of a CA certificate."""
+    """A CA certificate: SubjectPublicKeyInfo, and what a node CA is asked for."""
     try:
         c = x509.load_der_x509_certificate(der)
         key = c.public_key()
@@ -434,7 +434,54 @@ def parse_ca(der, field):
         raise
     except Exception as e:  # the library has many, and whatever it cannot read is none
         raise Refused(f"{field}: not a CA certificate: {e!r}") from None
-    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return {"key": key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo), "end": c.not_valid_after, **parts_of(c)}
+
+
+def parts_of(c):
+    """Issuer, subject, serial number and extensions of a certificate, as they are written."""
+    _, tbs, _, _ = der(c.tbs_certificate_bytes)
+    fields = elements(tbs)
+    version, serial, _, issuer, _, subject = fields[:6] if fields[0][0] == 0xA0 else [None, *fields[:5]]
+    extensions = []
+    for _, extension, _ in (e for f in fields[6:] if f[0] == 0xA3 for e in elements(elements(f[1])[0][1])):
+        oid, *critical, value = elements(extension)
+        extensions.append((oid[1], bool(critical), value[1]))
+    return {"issuer": issuer[2], "subject": subject[2], "serial": int.from_bytes(serial[1], "big", signed=True), "extensions": extensions}
+
+
+def der(raw):
+    """The first element of DER: its tag, content, all of it, and what is behind it."""
+    size, at = raw[1], 2
+    if size >= 0x80:
+        at += size - 0x80
+        size = int.from_bytes(raw[2:at], "big")
+    return raw[0], raw[at : at + size], raw[: at + size], raw[at + size :]
+
+
+def elements(raw):
+    out = []
+    while raw:
+        tag, content, whole, raw = der(raw)
+        out.append((tag, content, whole))
+    return out
+
+
+NODE_CA = [  # extensions, by object id
+    (bytes.fromhex("551d0f"), True, bytes.fromhex("03020204")),
+    (bytes.fromhex("551d25"), False, bytes.fromhex("301406082b0601050507030106082b06010505070302")),
+    (bytes.fromhex("551d13"), True, bytes.fromhex("30060101ff020101")),
+]
+
+
+def parse_node_ca(raw, genesis_subject, end, field):
+    c = parse_ca(raw, field)
+    want(c["issuer"] == c["subject"] == genesis_subject, field, "it has another name")
+    want(c["end"] >= end, field, "it ends before the one before")
+    want(0 < c["serial"] < 2**160, field, "its serial number is none")
+    want(len(c["extensions"]) == 4 and c["extensions"][:3] == NODE_CA, field, "other extensions")
+    oid, critical, value = c["extensions"][3]
+    want(oid == bytes.fromhex("551d0e") and not critical and len(value) == 22 and value[:2] == b"\x04\x14", field, "another extension")
+    return c
 
 
 # ---- Merkle tree ---------------------------------------------------------------------------------
@@ -493,16 +540,16 @@ def begin(raw):
     keys = [check_key(b"\1" + k, f"owners[{i}]") for i, k in enumerate(g["owners"])]
     want(1 <= g["threshold"] <= len(keys), "threshold", "not 1 to the number of owners")
     operator_ca, node_ca = parse_ca(g["operatorCA"], "operatorCA"), parse_ca(g["nodeCA"], "nodeCA")
-    want(operator_ca != node_ca, "nodeCA", "it has the key of the operator CA")
+    want(operator_ca["key"] != node_ca["key"], "nodeCA", "it has the key of the operator CA")
     first = g["firstOperator"]
     want(first.startswith(SPKI), "firstOperator", "not a key on P-256")
     check_signer(b"\2" + first[len(SPKI) :], "firstOperator")
     check_policy(g["policy"], "policy")
     return {
         "fleet": sha256(raw), "name": g["name"], "founder": {"name": g["name"], "keys": keys, "threshold": g["threshold"]},
-        "first": sha256(first), "trial": g["policy"]["trial"], "operatorCA": operator_ca,
+        "first": sha256(first), "trial": g["policy"]["trial"], "operatorCA": operator_ca["key"],
         "height": 0, "record": ZERO, "peaks": (), "roster": None, "rosterHash": ZERO, "operators": [], "policy": g["policy"],
-        "tufRoot": g["tufRoot"], "tufNumber": 0, "nodeCA": node_ca, "formerCAs": [], "isolated": [], "barred": [],
+        "tufRoot": g["tufRoot"], "tufNumber": 0, "nodeCA": node_ca, "nodeCAName": node_ca["subject"], "formerCAs": [], "knowCA": set(), "isolated": [], "barred": [],
         "awaited": [], "seated": 0, "claim": None, "brokenGlass": 0, "decided": frozenset(),
     }
 
@@ -532,6 +579,10 @@ def owner_of(r, name):
 
 def members_of(r):
     return [s["number"] for s in r["seats"] if s["member"]]
+
+
+def custodians(r):
+    return {s["number"] for s in r["seats"] if s["member"] or s["spare"]}
 
 
 def check_roster(r, field):
@@ -595,14 +646,17 @@ def new_roster(s, r, field):
     check_roster(r, field)
     want(votes(r) <= s["policy"]["votes"], field, "more votes than the policy allows")
     want(not any(seat["vote"] and seat["key"] in s["barred"] for seat in r["seats"]), field, "a key that is barred gets a vote")
+    want(members_of(r) or not members_of(s["roster"]), field, "no member is left")
     claim = s["claim"]
     if claim and owner_of(r, claim["owner"]["name"]) is None:
         claim = None
+    want(not claim or not any(seat["key"] in claim["owner"]["keys"] for seat in r["seats"]), field, "a key that an owner waits for")
     there = {seat["number"] for seat in r["seats"]}
     voting = {seat["number"] for seat in r["seats"] if seat["vote"]}
     voted = {seat["number"] for seat in s["roster"]["seats"] if seat["vote"]}
     return {
-        **s, "roster": r, "rosterHash": sha256(encode(ROSTER, r)), "claim": claim, "isolated": [n for n in s["isolated"] if n in there],
+        **s, "roster": r, "rosterHash": sha256(encode(ROSTER, r)), "claim": claim,
+        "knowCA": custodians(r) | s["knowCA"] & there, "isolated": [n for n in s["isolated"] if n in there],
         "awaited": sorted((set(s["awaited"]) & voting) | (voting - voted)), "seated": s["height"] + 1 if voting - voted else s["seated"],
     }
 
@@ -615,15 +669,27 @@ def bounded_change(s, r, field):
 
 
 def with_ca(s, der, field):
-    key = parse_ca(der, field)
-    want(key not in [s["operatorCA"], s["nodeCA"], *s["formerCAs"]], field, "a CA of the fleet has, or had, this key")
-    return {**s, "nodeCA": key, "formerCAs": [*s["formerCAs"], s["nodeCA"]][-16:]}
+    ca = parse_node_ca(der, s["nodeCAName"], s["nodeCA"]["end"], field)
+    want(ca["key"] not in [s["operatorCA"], s["nodeCA"]["key"], *s["formerCAs"]], field, "a CA of the fleet has, or had, this key")
+    return {**s, "nodeCA": ca, "formerCAs": [*s["formerCAs"], s["nodeCA"]["key"]][-16:], "knowCA": custodians(s["roster"])}
 
 
 def ca_anew(s, der, leave, field):
-    has = any((seat["member"] or seat["spare"]) and seat["number"] in leave for seat in s["roster"]["seats"])
+    has = bool(s["knowCA"] & set(leave))
     want(has == bool(der), field, "a CA is missing" if has else "a CA that nobody needs")
     return with_ca(s, der, field) if has else s
+
+
+def cut_off(s):
+    """Whether members are isolated, and half of them or more."""
+    all_ = members_of(s["roster"])
+    cut = set(all_) & set(s["isolated"])
+    return bool(cut) and 2 * len(cut) >= len(all_)
+
+
+def not_cut_off(s, after, field):
+    want(cut_off(s) or not cut_off(after), field, "then half of the members or more are isolated")
+    return after
 
 
 def all_there(s, numbers, field):
@@ -658,7 +724,7 @@ def founding(s, d):
     want(d["cluster"] and [c["seat"] for c in d["cluster"]] == members_of(r), "founding.cluster", "not a line for each member")
     want(len({c["address"] for c in d["cluster"]}) == len(d["cluster"]), "founding.cluster", "two are the same")
     want(any(o["key"] == s["first"] and o["role"] == "admin" for o in d["operators"]), "founding.operators", "the first operator is no admin")
-    return with_operators({**s, "roster": r, "rosterHash": sha256(encode(ROSTER, r))}, d["operators"])
+    return with_operators({**s, "roster": r, "rosterHash": sha256(encode(ROSTER, r)), "knowCA": custodians(r)}, d["operators"])
 
 
 def operators(s, d):
@@ -689,6 +755,8 @@ def seat(s, d):
         want(new != was, f"seat.seats[{i}]", "it is like this already")
         for same in ("name", "key", "journal", "member"):
             want(new[same] == was[same], f"seat.seats[{i}].{same}", "it stays")
+    new_members = [n for n in d["seats"] if n["member"] and seat_of(s["roster"], n["number"]) is None]
+    want(len(new_members) <= 2, "seat.seats", "more than two new members")
     for i, o in enumerate(d["owners"]):
         want(owner_of(s["roster"], o["name"]) is None, f"seat.owners[{i}].name", "he is there already")
         want(any(n["owner"] == o["name"] for n in d["seats"]), f"seat.owners[{i}].name", "no seat comes with him")
@@ -708,8 +776,9 @@ def unseat(s, d):
         want(was["spare"] and n not in d["seats"], f"unseat.members[{i}]", "no spare that stays")
         more.append({**was, "member": True, "spare": False})
     want(len(more) <= sum(n in d["seats"] for n in members_of(s["roster"])), "unseat.members", "more than leave")
+    want(len(more) <= 2, "unseat.members", "more than two")
     r = only_owners(without_seats(with_seats(s["roster"], more), d["seats"]), s["name"])
-    return bounded_change(ca_anew(s, d["ca"], d["seats"], "unseat.ca"), r, "unseat")
+    return not_cut_off(s, bounded_change(ca_anew(s, d["ca"], d["seats"], "unseat.ca"), r, "unseat"), "unseat.members")
 
 
 def replace(s, d):
@@ -743,7 +812,7 @@ def rule(s, d):
 
 
 def tuf_root(s, d):
-    want(s["tufNumber"] in (0, d["number"] - 1), "tufRoot.number", "it does not follow")
+    want(d["number"] == s["tufNumber"] + 1 or s["tufNumber"] == 0 and d["number"] <= 2**20, "tufRoot.number", "it does not follow")
     want(d["root"] not in (ZERO, s["tufRoot"]), "tufRoot.root", "none, or the same")
     return {**s, "tufRoot": d["root"], "tufNumber": d["number"]}
 
@@ -759,7 +828,7 @@ def members(s, d):
     want(len(more) <= 2 and all(was[n]["spare"] for n in more), "members.members", "two new ones at most, who were spares")
     seats = [{**n, "member": n["number"] in d["members"], "spare": n["number"] in d["spares"]} for n in s["roster"]["seats"]]
     want(seats != s["roster"]["seats"], "members", "nothing is changed")
-    return new_roster(s, {**s["roster"], "seats": seats}, "members")
+    return not_cut_off(s, new_roster(s, {**s["roster"], "seats": seats}, "members"), "members.members")
 
 
 def owners(s, d):
@@ -783,7 +852,7 @@ def settle(s, d):
 
 def double_vote(s, d):
     was = seat_of(s["roster"], d["seat"])
-    want(was and was["vote"], "doubleVote.seat", "it has no vote")
+    want(was and was["key"] not in s["barred"], "doubleVote.seat", "it is not there, or barred already")
     after = new_roster(s, with_seats(s["roster"], [{**was, "vote": False}]), "doubleVote")
     return {**after, "barred": [*s["barred"], was["key"]]}
 
@@ -861,7 +930,10 @@ class Evidence:
             n = {b"kogge/prevote/v1": 7, b"kogge/precommit/v1": 7, b"kogge/chair-proposal/v1": 8}.get(tag)
             parts, rest = n and fields_of(ballot, n) or (None, b"")
             want(parts and len(rest) == 68, field, "not a ballot")
-            want([len(p) for p in parts[1:4]] == [32, 8, 4], field, "not a ballot")
+            want([len(p) for p in parts[1:]] == [32, 8, 4, 32, 32, 32, 4][: n - 1], field, "not a ballot")
+            height, round_, number_ = (int.from_bytes(b, "big") for b in (parts[2], parts[3], rest[:4]))
+            want(1 <= height <= 2**62 and round_ <= 2**30 and 1 <= number_ <= 2**30, field, "not a ballot")
+            want(n == 7 or int.from_bytes(parts[7], "big") <= round_, field, "not a ballot")
             want(parts[1] == self.s["fleet"], field, "of another fleet")
             want(rest[:4] == u32(self.d["seat"]), field, "of another seat")
             heads.add(tuple(parts[:4]))
@@ -962,8 +1034,7 @@ class Evidence:
         for o in self.gets:
             want(o["name"] in self.fresh, "evidence", f"no yes by the new keys of {o['name']}")
         if self.kind == "isolate" and not d["lift"]:
-            all_, cut = members_of(after["roster"]), set(members_of(after["roster"])) & set(after["isolated"])
-            beyond = len(after["isolated"]) > liars(after["roster"]) or cut and 2 * len(cut) >= len(all_)
+            beyond = len(after["isolated"]) > liars(after["roster"]) or cut_off(after)
             want(not beyond or self.yes(s["name"]), "isolate.seats", "so many need a yes of the fleet's owner")
         elif self.kind == "owners":
             n = votes(s["roster"])
@@ -1091,9 +1162,9 @@ def accepted(s):
         "record": s["record"].hex(), "tree": root(s["peaks"]).hex(), "roster": s["rosterHash"].hex(),
         "operators": ",".join(f"{o['name']}:{o['role']}:{o['key'].hex()[:12]}" for o in s["operators"]),
         "policy": sha256(encode(POLICY, s["policy"])).hex(), "tufRoot": f"{s['tufNumber']}:{s['tufRoot'].hex()}",
-        "nodeCA": sha256(s["nodeCA"]).hex(), "formerCAs": len(s["formerCAs"]),
+        "nodeCA": sha256(s["nodeCA"]["key"]).hex(), "formerCAs": len(s["formerCAs"]),
         "isolated": s["isolated"], "barred": len(s["barred"]), "awaited": s["awaited"], "seated": s["seated"],
-        "claim": claim or "none", "glassBrokenAt": s["brokenGlass"],
+        "claim": claim or "none", "glassBrokenAt": s["brokenGlass"], "knowCA": sorted(s["knowCA"]),
     }
     return f"accept {s['height']} " + " ".join(f"{k}={v}".replace(" ", "") for k, v in parts.items())
 
