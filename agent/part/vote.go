@@ -144,9 +144,7 @@ func (s said) All() [][]byte {
 		return all
 	}
 	for _, e := range now.engine.Objects(words.OpinionsKind) {
-		if o, err := words.ParseOpinions(e.Body); err == nil {
-			all = append(all, o.Opinions...)
-		}
+		all = append(all, e.Bytes())
 	}
 	return all
 }
