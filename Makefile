@@ -59,11 +59,12 @@ bench: deps test-deps
 	go run ./qemu/bench -json bench.json $(BENCH)
 
 ## make sim     whole fleets that vote, by seed: loss, cuts of power, liars (an hour; PART=1 to 3 for one part)
-## make sim PART=explore     every order of what can happen between four seats, and the faults that this finds (half an hour)
+## make sim PART=explore     every order of what can happen between four seats, and the faults that this finds (half an hour; WALK=2h for more)
 ## make sim HOSTILE=34..40    so many seats in a hundred lie: what breaks then, and by which seed first
 SIM_PARTS = $(if $(HOSTILE),-hostile=$(HOSTILE),$(patsubst %,-part=%,$(if $(filter rest,$(PART)),1 2 3,$(filter-out explore,$(PART)))))
+WALK ?= 7m
 sim:
-	$(if $(HOSTILE),,$(if $(filter rest explore,$(PART)),KOGGE_SIM=all go test -count=1 -timeout=40m -v ./update/fleet/vote/explore))
+	$(if $(HOSTILE),,$(if $(filter rest explore,$(PART)),KOGGE_SIM=$(WALK) go test -count=1 -timeout=0 -v ./update/fleet/vote/explore))
 	$(foreach part,$(SIM_PARTS),go test -count=1 -timeout=40m -v -run='^TestSimulation$$' ./update/fleet/sim -args $(part) &&) true
 
 ## make e2e     every script and every boot matrix: the parts that have not passed on this commit, one after the other

@@ -70,7 +70,7 @@ type Report struct {
 	Took   time.Duration
 	Wrong  []Wrong
 	// Together is what is ever signed, by each of the three seats, and decided, together: the same
-	// with and without a reduction.
+	// with and without a reduction. Of one round alone.
 	Together map[[4]uint64]bool
 }
 
@@ -129,7 +129,10 @@ func Run(c Config) Report {
 		}
 		x.expand(uint32(next))
 	}
-	r := Report{States: len(x.order), Depth: depth, Open: len(x.order) - next, Seats: len(x.nodes), Steps: x.steps, Ends: x.ends, Bytes: heap(), Took: time.Since(start), Together: x.together()}
+	r := Report{States: len(x.order), Depth: depth, Open: len(x.order) - next, Seats: len(x.nodes), Steps: x.steps, Ends: x.ends, Bytes: heap(), Took: time.Since(start)}
+	if c.Rounds == 1 {
+		r.Together = x.together()
+	}
 	for _, w := range x.wrong {
 		r.Wrong = append(r.Wrong, Wrong{w.what, depth, x.trace(w.at)})
 	}
@@ -190,7 +193,7 @@ func (x *explorer) reach(a all, from uint32) (at uint32, fresh bool) {
 // together gathers what was signed and decided in each state, under all names.
 func (x *explorer) together() map[[4]uint64]bool {
 	all := make(map[[4]uint64]bool)
-	for _, p := range x.order[:min(len(x.order), 1<<20)] {
+	for _, p := range x.order {
 		a := unpack(p)
 		for g := range x.renamings {
 			r := &x.renamings[g]

@@ -74,6 +74,15 @@ var mutants = []mutant{
 		"own foreign ballot ignored", "step.go", "\tif b.Seat == m.Self {\n\t\tm.mine(b)\n\t}\n", "",
 		itself, "TestLines$", "it does otherwise: an own ballot that the journal lacks stops the seat", false,
 	},
+	// And two more, for what the walks look for besides.
+	{
+		"what is invalid is prevoted", "step.go", "if j.Valid {", "if j.Valid || true {",
+		walking, "TestOneRound$/^a_voter_lies$", "what is decided was valid to nobody", false,
+	},
+	{
+		"no time-out of prevotes", "step.go", "case t.Step == ballot.Prevote && m.Step == ballot.Prevote: // line 61", "case false:",
+		walking, "TestOneRound$/^a_voter_lies$", "nothing more happens, and a seat has neither decided nor gone on", false,
+	},
 }
 
 // TestMutants puts each fault into a copy of the file, has the compiler take that one, and wants
