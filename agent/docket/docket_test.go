@@ -45,6 +45,7 @@ func (d disk) List() (names []string, err error) {
 	for name := range d.AfterCut(1) {
 		names = append(names, path.Base(name))
 	}
+	slices.Sort(names) // as a folder is read
 	return names, nil
 }
 
