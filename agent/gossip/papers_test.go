@@ -98,6 +98,8 @@ func TestPapers(t *testing.T) {
 			time.Sleep(10 * time.Minute)
 			_, _ = piles[n.nodes[3]].Take([]byte("one"))
 			took := n.within(10*time.Second, "one paper to all", same)
+			_, _ = piles[n.nodes[5]].Take(bytes.Repeat([]byte("large "), 10000)) // as a proposal may be
+			n.within(time.Minute, "a large one to all", same)
 			var sent uint64
 			for i := range 120 { // of the size of a use, more than go into one frame
 				_, _ = piles[n.nodes[i%2]].Take(bytes.Repeat([]byte(fmt.Sprintf("paper %d ", i)), 100))
@@ -105,7 +107,7 @@ func TestPapers(t *testing.T) {
 			many := n.within(2*time.Minute, "120 papers to all", same)
 			for _, one := range n.nodes {
 				sent += one.engine.Stats().Sent
-				if s := one.engine.Stats(); s.Away > 0 || len(piles[one].all) != 121 {
+				if s := one.engine.Stats(); s.Away > 0 || len(piles[one].all) != 122 {
 					t.Errorf("%s: %+v, %d papers", one.name, s, len(piles[one].all))
 				}
 			}

@@ -291,7 +291,7 @@ func (p *Part) Problem() error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(taken.Problem(), p.seatless(), p.book().Problem(), p.papers().Problem())
+	return errors.Join(taken.Problem(), p.seatless(), p.book().Problem(), p.papers().Problem(), p.docket().Problem())
 }
 
 // place is what people and other programs of the node are told of it. Whether the node has a

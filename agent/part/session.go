@@ -144,6 +144,13 @@ func (s *session) keep(write func(time.Time) error) {
 	}
 }
 
+// keepWaiting writes down for how long proposals have waited, once nobody votes on them any more.
+func (s *session) keepWaiting() {
+	if err := s.part.docket().Flush(); err != nil {
+		log.Printf("agent: %v", err)
+	}
+}
+
 // run looks at what there is to do and say, whenever something comes, until the session ends.
 func (s *session) run() {
 	tick := time.NewTicker(factsEvery)
@@ -188,7 +195,7 @@ func (s *session) next(tick <-chan time.Time) (look, on bool) {
 
 // age has papers go that are over for long.
 func (s *session) age() {
-	if err := s.part.papers().Age(s.talk.clock.now()); err != nil {
+	if err := errors.Join(s.part.papers().Age(s.talk.clock.now()), s.part.docket().Keep()); err != nil {
 		log.Printf("agent: %v", err)
 	}
 }

@@ -169,6 +169,7 @@ func (t *Talk) talk(ctx context.Context, seat *identity.Seat, taken *pinned.Ledg
 	s := t.sit(ctx, seat, taken, port)
 	t.session.Store(s)
 	defer t.session.Store(nil)
+	defer s.keepWaiting()
 	defer s.start()()
 	s.recall()
 	defer s.keep(s.memory.Flush)

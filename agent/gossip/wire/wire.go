@@ -490,7 +490,7 @@ func (r *reader) paperFrame(kind byte) Frame {
 		return f
 	case Papers{}.kind():
 		var f Papers
-		r.each(MaxFrame, func() { f = append(f, r.sized(token.MaxPaper)) })
+		r.each(MaxFrame, func() { f = append(f, r.sized(signed.MaxEnvelope)) })
 		return f
 	}
 	return nil

@@ -414,5 +414,8 @@ func (s *Set) Lacking(has []token.Short, most int, from token.Short) (all [][]by
 // All are all objects, those first that others rest on.
 func (s *Set) All() [][]byte { return s.Lacking(nil, MaxOpen*MaxObject+MaxBytes, token.Short{}) }
 
+// Has says whether an object is here, by its id.
+func (s *Set) Has(id document.Hash) bool { _, there := s.items[id]; return there }
+
 // Len is how many objects there are.
 func (s *Set) Len() int { return len(s.items) }
