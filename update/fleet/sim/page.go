@@ -143,6 +143,10 @@ func (w *world) draft(p *page, it *item, known map[int]*opinion) *drafted {
 		return d
 	}
 	d.hash = d.record.Hash()
+	if was := w.drafts[d.hash]; was != nil { // the decision needs none of the opinions that are new
+		d.draft = was
+		return d
+	}
 	d.object = w.object(object{draft: d.draft})
 	w.drafts[d.hash] = d.draft
 	return d

@@ -190,13 +190,15 @@ func hostile(t *testing.T, percents string) string {
 				}
 			}
 		}
-		fmt.Fprintf(&b, "\n%-14s", lie)
+		line := fmt.Sprintf("%-14s", lie)
 		for _, what := range columns {
 			if first[what] == "" {
 				first[what] = "–"
 			}
-			fmt.Fprintf(&b, "%20s", first[what])
+			line += fmt.Sprintf("%20s", first[what])
 		}
+		fmt.Fprintf(os.Stderr, "sim: %s\n", line)
+		b.WriteString("\n" + line)
 	}
 	return b.String()
 }
