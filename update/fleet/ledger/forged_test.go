@@ -173,6 +173,7 @@ func (p *pile) decisions() {
 	p.rekeyed()
 	p.cas()
 	p.proofs()
+	p.twins()
 }
 
 // founding adds foundings.

@@ -24,6 +24,8 @@ import (
 	"kogge.example/update/fleet/document"
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/ledger/ledgertest"
+	"kogge.example/update/fleet/roster"
+	"kogge.example/update/fleet/signed"
 )
 
 // oddSignatures are signatures that some verifiers of Ed25519 take, and others do not.
@@ -231,5 +233,48 @@ func (p *pile) proofs() {
 			add(fmt.Sprint(tag, " with a valid round ", round), 6, cast(6, key, tag, fields(2, 4, number(4, round))...), cast(6, key, tag, fields(2, 4, number(4, round))...))
 		}
 		add(tag+" cut", 6, one, cast(6, key, tag, fields(2, 0)...)[:100])
+	}
+}
+
+// twins adds what may be there once, twice.
+func (p *pile) twins() {
+	t := p.t
+	w := ledgertest.Founded(t, 7, 1)
+	claimed(t, w)
+	waits := w.Log.State().Claim.Owner
+	ada := w.Log.State().Operators[0].Key
+	add := func(name string, v ledger.Value, seats ...roster.Seat) {
+		x := example{said: requests(t, seats...)}
+		p.entries("twins: "+name, w, forge(w, v.Encode(), rested(t, w, x, v.Encode())))
+	}
+	for name, edit := range map[string]func(*roster.Seat){
+		"none": func(*roster.Seat) {}, "a name": func(s *roster.Seat) { s.Name = "n1" }, "a journal": func(s *roster.Seat) { s.Journal = roster.ID{1} },
+		"a key": func(s *roster.Seat) { s.Key = ledgertest.Key(t, "n1") }, "an owner's key": func(s *roster.Seat) { s.Key = ledgertest.Key(t, "owner 1") },
+		"a key that an owner waits for": func(s *roster.Seat) { s.Key = waits.Keys[1] },
+	} {
+		seat := ledgertest.Seat(t, 9, "n9")
+		seat.Vote = false
+		edit(&seat)
+		request := roster.Request{Version: 1, Name: seat.Name, Journal: seat.Journal, Arch: "arm"}
+		for _, signer := range []string{"n9", "n1", "owner 1", "owner kaper new 2"} {
+			if ledgertest.Key(t, signer) != seat.Key {
+				continue
+			}
+			v := seated("", seat)
+			raw := ledgertest.Must[signed.Envelope](t)(signed.Seal(roster.RequestKind, w.Log.State().Fleet(), ledgertest.Private(signer), 1, request.Encode())).Bytes()
+			x := example{said: func(*ledgertest.Fleet, document.Hash) [][]byte { return [][]byte{raw} }}
+			p.entries("twins: "+name, w, forge(w, v.Encode(), rested(t, w, x, v.Encode())))
+		}
+	}
+	for name, o := range map[string]ledger.Operator{"an operator": {Name: "bob", Role: fleet.RoleReader, Key: document.HashOf(nil)}, "ada's key": {Name: "bob", Role: fleet.RoleReader, Key: ada}} {
+		add(name, value(func(v *ledger.Value) { v.Operators = &ledger.Operators{Set: []ledger.Operator{o}} }))
+	}
+	for name, edit := range map[string]func(*fleet.Policy){
+		"twice the bake": func(p *fleet.Policy) { p.Bake, p.LastBake, p.Undecided = 12*60*60e9, 24*60*60e9, 24*60*60e9 },
+		"less than that": func(p *fleet.Policy) { p.Bake, p.LastBake, p.Undecided = 12*60*60e9, 24*60*60e9, 24*60*60e9-1 },
+	} {
+		policy := fleet.DefaultPolicy()
+		edit(&policy)
+		add(name, value(func(v *ledger.Value) { v.Policy = &policy }))
 	}
 }
