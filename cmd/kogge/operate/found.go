@@ -48,6 +48,7 @@ type Applicant struct {
 	Head    document.Hash // of the record of that height
 	Problem string        // why it says that its ledger is not to be relied on; "": it is
 	Unfit   string        // why its disk is none for etcd, with figures; "": it is, or was not asked
+	Request []byte        // what it has signed of itself: whoever proposes a seat for it hands it along
 }
 
 // ErrUnsound is of a node that says that its ledger is damaged, or has a second history.
@@ -117,7 +118,7 @@ func applicant(ctx context.Context, k *keyring.Keyring, c *api.Client, r Remote)
 	if shown := c.Shown(); shown == nil || request.Name != r.Name || request.TLSKey.String() != keyOf(shown) {
 		return Applicant{}, fmt.Errorf("%w: it is of another node", roster.ErrRequest)
 	}
-	a := Applicant{Name: r.Name, Key: key, TLSKey: request.TLSKey, Journal: request.Journal, Arch: request.Arch, Height: request.Height, Head: request.Head, Own: request.Addresses, Problem: request.Problem}
+	a := Applicant{Name: r.Name, Key: key, TLSKey: request.TLSKey, Journal: request.Journal, Arch: request.Arch, Height: request.Height, Head: request.Head, Own: request.Addresses, Problem: request.Problem, Request: answer.Msg.Envelope}
 	if at, err := net.ResolveTCPAddr("tcp", r.Address); err == nil { // it is a hint
 		a.Reached = at.AddrPort().Addr().Unmap()
 	}
