@@ -15,7 +15,7 @@ import (
 
 func fleetCommand() *cobra.Command {
 	return group("fleet", "Create fleets, and let nodes into them",
-		fleetCreateCommand(), fleetListCommand(), fleetShowCommand(), fleetTokenCommand(), fleetRenewCommand(), fleetRecoverCommand(), fleetFoundCommand(), fleetStatusCommand(), fleetNodesCommand(), fleetMembersCommand(), fleetEventsCommand(), fleetAcceptCommand(), fleetIsolateCommand(), fleetRejoinCommand(), fleetBackupCommand(), fleetRestoreCommand(), fleetUpgradeCommand(), fleetSignCommand())
+		fleetCreateCommand(), fleetListCommand(), fleetShowCommand(), fleetTokenCommand(), fleetRenewCommand(), fleetRecoverCommand(), fleetFoundCommand(), fleetStatusCommand(), fleetNodesCommand(), fleetMembersCommand(), fleetEventsCommand(), fleetAcceptCommand(), fleetIsolateCommand(), fleetRejoinCommand(), fleetBackupCommand(), fleetRestoreCommand(), fleetUpgradeCommand(), fleetSignCommand(), fleetProposeCommand())
 }
 
 // configDir is where the folders of the fleets are.

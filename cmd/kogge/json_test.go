@@ -33,11 +33,14 @@ import (
 	"kogge.example/agent/serve"
 	"kogge.example/agent/serve/care"
 	"kogge.example/agent/serve/records"
+	"kogge.example/agent/serve/votes"
 	"kogge.example/agent/wanted"
 	"kogge.example/agent/workload"
 	"kogge.example/cmd/kogge/keyring"
+	"kogge.example/cmd/kogge/votes/agenda"
 	"kogge.example/init/control"
 	"kogge.example/update/fleet"
+	"kogge.example/update/fleet/docket"
 	"kogge.example/update/fleet/ledger"
 	envelope "kogge.example/update/fleet/signed"
 	"kogge.example/update/golden"
@@ -92,18 +95,20 @@ var tables = map[string]string{
 	"version":           "--node n1",
 	"vm list":           "",
 	"volumes ls":        "",
+	"vote list":         "",
+	"vote show":         "",
 }
 
 // speechless are the commands that print no table: they say what they did, or show
 // lines as somebody else wrote them.
 var speechless = []string{
-	"completion", "exec", "fleet accept", "fleet backup", "fleet create", "fleet found", "fleet isolate", "fleet rejoin", "fleet restore", "fleet recover", "fleet renew", "fleet sign", "fleet token create", "fleet token revoke", "fleet upgrade", "help",
+	"completion", "exec", "fleet accept", "fleet backup", "fleet create", "fleet found", "fleet isolate", "fleet rejoin", "fleet propose ca", "fleet propose isolate", "fleet propose members", "fleet propose operator", "fleet propose owners", "fleet propose policy", "fleet propose rule", "fleet propose seat", "fleet propose tuf-root", "fleet propose unseat", "fleet restore", "fleet recover", "fleet renew", "fleet sign", "fleet token create", "fleet token revoke", "fleet upgrade", "help",
 	"image build", "image lock", "image seed", "image write", "images rm", "ledger export", "ledger fetch", "ledger show", "ledger verify", "logs",
 	"node adopt", "node away", "node back", "node config edit", "node cordon", "node drain", "node dmesg", "node forget-failure", "node logs", "node poweroff", "node reboot", "node renew", "node revoke", "node reset", "node restart", "node support", "node time set",
 	"operator install", "operator invite", "operator join", "operator renew", "operator revoke", "operator sign",
 	"release create", "release keys add", "release keys create", "release keys make", "release keys rotate", "release pull", "release push", "release sign", "release verify",
 	"registry login", "registry logout", "registry mirror add", "registry mirror rm", "registry set",
-	"restart", "start", "stop", "volumes rm", "vm console", "vm fleet", "vm run", "vm start", "vm stop",
+	"restart", "start", "stop", "volumes rm", "vm console", "vm fleet", "vm run", "vm start", "vm stop", "vote no", "vote watch", "vote yes",
 }
 
 // TestJSON asks every command that prints a table for JSON, of a node and a fleet
@@ -168,6 +173,29 @@ type world struct {
 	mu       sync.Mutex // guards what follows
 	orders   []envelope.Envelope
 	restored string // what etcd began anew from
+	waiting  *waitingThere
+}
+
+// waitingThere is the node's docket, in memory.
+type waitingThere struct {
+	mu    sync.Mutex // guards what follows
+	set   *docket.Set
+	more  [][]byte // opinions of seats
+	state func() ledger.State
+}
+
+func (w *waitingThere) Take(raw []byte) (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change, err := w.set.Put(raw, w.state())
+	return change.News, err
+}
+
+func (w *waitingThere) All() [][]byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.set.Follow(w.state())
+	return slices.Concat(w.set.All(), w.more)
 }
 
 // care is what the node does for operators: it keeps what it is given, and its etcd holds nothing.
@@ -323,6 +351,7 @@ func (w *world) open(t *testing.T) {
 	must(t, os.MkdirAll(filepath.Join(dir, "cgroup", "system"), 0o700))
 	must(t, os.WriteFile(filepath.Join(dir, "cgroup", "cgroup.controllers"), nil, 0o600))
 	pinnedHere := func() ledger.State { return pinned.Open(filepath.Join(dir, "ledger"), ring.Genesis).State() }
+	w.waiting = &waitingThere{set: docket.New(), state: pinnedHere}
 	signed, err := papers.Open(filepath.Join(dir, "papers"), pinnedHere)
 	must(t, err)
 	machine := machine.Machine{Run: dir, State: dir, Control: filepath.Join(dir, "init.sock"), Cgroups: filepath.Join(dir, "cgroup")}
@@ -333,7 +362,7 @@ func (w *world) open(t *testing.T) {
 		},
 		Containers: w.containers, Projects: func() serve.Projects { return store }, Images: func() serve.Images { return w },
 		Volumes:    func() serve.Volumes { return w },
-		Registries: registries, Updates: w,
+		Registries: registries, Updates: w, Docket: func() votes.Docket { return w.waiting },
 		Care: w.care(),
 		Records: records.Records{Open: func() (*identity.Seat, *pinned.Ledger, error) {
 			seat, err := identity.OpenSeat(filepath.Join(dir, "identity"))
@@ -359,6 +388,11 @@ func (w *world) open(t *testing.T) {
 	if len(w.units) > 0 {
 		f := foundFlags{all: true, owner: ownerFlags{sheets: ring.Sheets()}, consent: consent{given: true}}
 		must(t, f.run(t.Context(), ring, nil, io.Discard))
+		p := proposing{reason: "more time"}
+		must(t, p.run(t.Context(), io.Discard, func(_ context.Context, _ *keyring.Keyring, s ledger.State) (ledger.Value, [][]byte, error) {
+			v, err := agenda.PolicyValue(s, []string{"bake=2h"})
+			return v, nil, err
+		}))
 	}
 }
 

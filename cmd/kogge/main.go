@@ -44,7 +44,7 @@ func rootCommand() *cobra.Command {
 		runCommand("start", apiv1.Action_ACTION_START), runCommand("stop", apiv1.Action_ACTION_STOP), runCommand("restart", apiv1.Action_ACTION_RESTART))
 	section(root, "Images and media", imagesCommand(), registryCommand(), volumesCommand(), imageCommand(), boardsCommand())
 	section(root, "Releases", releaseCommand())
-	section(root, "Fleet and operators", fleetCommand(), ledgerCommand(), operatorCommand())
+	section(root, "Fleet and operators", fleetCommand(), voteCommand(), ledgerCommand(), operatorCommand())
 	section(root, "Virtual machines", vmCommand())
 	root.AddCommand(pages()...)
 	root.CompletionOptions.DisableDefaultCmd = true // ours tells where the script goes

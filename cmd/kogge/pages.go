@@ -18,7 +18,7 @@ const pageWidth = 80
 
 // pageNames are the pages in the order in which one reads them.
 var pageNames = []string{
-	"first-steps", "operating", "compose", "compose-keys", "image-keys", "limits", "node-yaml", "contexts", "roles", "first-fleet", "fleets", "members-lost", "cut-off",
+	"first-steps", "operating", "compose", "compose-keys", "image-keys", "limits", "node-yaml", "contexts", "roles", "first-fleet", "first-vote", "fleets", "members-lost", "cut-off",
 	"disk-images", "releases", "updates", "boot",
 	"files", "json", "ledger-file", "exit-codes",
 }

@@ -206,6 +206,7 @@ func TestTerminal(t *testing.T) {
 		"images_pull.go":       {"raw"},                    // bars among lines that are clean
 		"node_update_steps.go": {"raw"},                    // the same
 		"top.go":               {"os.Stdout", "raw"},       // a screen that is clean
+		"vote_watch.go":        {"os.Stdout", "raw"},       // the same
 		"node.go":              {"raw"},                    // logs into a file, or with --raw
 		"node_support.go":      {"raw"},                    // an archive
 		"node_config.go":       {"os.Stdout", "os.Stderr"}, // the editor's

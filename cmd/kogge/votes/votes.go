@@ -230,11 +230,14 @@ func (d *Draft) Seal(k *keyring.Keyring, b Board, number uint64) error {
 	}
 	d.Value.Version = 1
 	e, err := proposal.Seal(b.State.Fleet(), key, number, proposal.Proposal{Height: b.State.Height, Value: d.Value.Encode(), Why: d.Why})
-	if err != nil {
-		return err
+	if err == nil {
+		_, _, err = b.State.Proposed(e)
 	}
-	if _, _, err := b.State.Proposed(e); err != nil {
+	switch {
+	case errors.Is(err, ledger.ErrWithdrawn):
 		return err
+	case err != nil:
+		return fmt.Errorf("%w: %s", agenda.ErrWish, agenda.Plain(err))
 	}
 	d.Envelope, d.Number, d.Lacks = e, number, b.Lacking(e, d.With...)
 	return nil

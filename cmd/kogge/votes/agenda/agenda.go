@@ -133,6 +133,7 @@ func Read(s ledger.State, objects [][]byte) Agenda {
 		one := waiting[w.Item.ID]
 		one.Awaits = w.Why
 		one.foresee(s)
+		one.asks(s)
 		a.Items = append(a.Items, one)
 	}
 	for _, l := range turn.Left {
@@ -192,23 +193,14 @@ func (a *Agenda) item(p docket.Proposal, said []signed.Envelope) (Item, proposal
 	if p.Says.Height > s.Height {
 		one.Lacks = "this computer has not caught up with the ledger"
 	} else if _, _, err := s.Proposed(p.Envelope); err != nil {
-		one.Wrong = plain(err)
+		one.Wrong = Plain(err)
 	} else if _, _, err := s.Gather(p.Envelope, a.known); err != nil {
-		one.Lacks = plain(err)
+		one.Lacks = Plain(err)
 	}
 	opinions := proposal.Count(said, s.Fleet(), s.Roster, p.ID)
 	one.Owners = a.owners(p)
 	one.seats(s, opinions)
 	return one, proposal.Item{ID: p.ID, Number: one.Number, Height: p.Says.Height, First: one.Early, Lacks: one.Lacks, Opinions: opinions}
-}
-
-// plain is an error of the ledger without the words in front that say which package it is of.
-func plain(err error) string {
-	text := err.Error()
-	for _, of := range []error{proposal.ErrProposal, ledger.ErrValue} {
-		text = strings.TrimPrefix(text, of.Error()+": ")
-	}
-	return text
 }
 
 // owners are who has to be asked about a proposal, and what they have said.
@@ -327,8 +319,34 @@ func (i *Item) foresee(s ledger.State) {
 	}
 }
 
-// Number is the lowest number that nobody has given to a proposal, as far as is known here: decided says which
-// proposals the ledger's records rest on.
+// asks says of whom an answer is awaited, where votes are: by the table, as how nodes vote is their own.
+func (i *Item) asks(s ledger.State) {
+	row, _ := decision.Of(i.Kind)
+	if i.Wrong != "" || i.Valid >= s.Roster.Quorum() || row.Vote.Way != decision.Ask {
+		return
+	}
+	var silent []string
+	for _, o := range i.Owners {
+		if o.Votes > 0 && o.Answer == nil {
+			silent = append(silent, "owner "+o.Name)
+		}
+	}
+	if len(silent) > 0 {
+		i.Awaits = fmt.Sprintf("%s: kogge vote yes %d; %s", strings.Join(silent, ", "), i.Number, i.Awaits)
+	}
+}
+
+// Plain is an error about a value or a proposal without the words in front that say which of them it is.
+func Plain(err error) string {
+	text := err.Error()
+	for _, of := range []error{proposal.ErrProposal, ledger.ErrValue} {
+		text = strings.TrimPrefix(text, of.Error()+": ")
+	}
+	return text
+}
+
+// Number is the lowest number above those of all proposals that wait, and of those on which the ledger's records
+// rest.
 func (a Agenda) Number(entries []ledger.Entry) uint64 {
 	most := uint64(0)
 	for _, one := range a.Items {

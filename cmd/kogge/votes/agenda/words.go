@@ -46,7 +46,7 @@ func Changes(s ledger.State, v ledger.Value) []string {
 // Consent is who has to say yes to a value, a line each.
 func Consent(s ledger.State, v ledger.Value) []string {
 	row, _ := decision.Of(v.Kind())
-	lines := []string{fmt.Sprintf("%d of %s decide", s.Roster.Quorum(), count(s.Roster.Votes(), "vote"))}
+	lines := []string{fmt.Sprintf("%d of %d votes decide", s.Roster.Quorum(), s.Roster.Votes())}
 	var owners []string
 	for _, o := range s.Roster.Owners {
 		if n := s.Roster.VotesOf(func(name string) bool { return name == o.Name }); n > 0 {
@@ -96,7 +96,7 @@ func votes(before, after roster.Roster) []string {
 		return nil
 	}
 	say := func(r roster.Roster) string {
-		return fmt.Sprintf("%d of %s decide (%s), %d may lie", r.Quorum(), count(r.Votes(), "vote"), r.Rule, r.Liars())
+		return fmt.Sprintf("%d of %d decide (%s), %d may lie", r.Quorum(), r.Votes(), r.Rule, r.Liars())
 	}
 	return []string{"votes: " + say(before) + " → " + say(after)}
 }
