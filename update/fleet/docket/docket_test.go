@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -480,9 +481,10 @@ func FuzzPut(f *testing.F) {
 		f.Add(raw)
 	}
 	f.Add([]byte("{}"))
+	full := New()
+	offer(full, state, all[:10])
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		s := New()
-		offer(s, state, all[:10])
+		s := &Set{items: maps.Clone(full.items), keys: maps.Clone(full.keys), bytes: full.bytes, count: full.count}
 		n := s.Len()
 		c, err := s.Put(raw, state)
 		switch {
