@@ -144,7 +144,9 @@ func (s said) All() [][]byte {
 		return all
 	}
 	for _, e := range now.engine.Objects(words.OpinionsKind) {
-		all = append(all, e.Bytes())
+		if o, err := words.ParseOpinions(e.Body); err == nil {
+			all = append(all, o.Opinions...)
+		}
 	}
 	return all
 }
