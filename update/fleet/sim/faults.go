@@ -144,7 +144,7 @@ func (w *world) tell() bool {
 	}
 	w.after(2*time.Second, nil, w.tell)
 	p := w.newest()
-	if w.turn != nil && !p.has(w.turn) && p.valid(w.turn) == nil && (!w.Brief || w.now < w.turn.at+3*brief) {
+	if w.turn != nil && !p.has(w.turn) && p.valid(w.turn) == nil && (!w.Brief || w.now < w.turn.at+brief+time.Minute) {
 		return false // it is not decided yet, and may be
 	}
 	kind := w.story[0]

@@ -38,7 +38,18 @@ func (w *world) destroy() bool {
 
 // breaks has the owner sign a roster without the machines that were destroyed, and with another one.
 func (w *world) breaks() bool {
-	p := w.newest()
+	// He knows what is left. What those alone had decided that are destroyed is lost with them.
+	p := w.genesis
+	for _, m := range w.machines {
+		if !m.dead && m.page.at.Number > p.at.Number {
+			p = m.page
+		}
+	}
+	for height := range w.decided {
+		if height >= p.at.Number {
+			delete(w.decided, height)
+		}
+	}
 	r := p.state.Roster
 	for _, s := range r.Seats {
 		if m := w.machineOf(s.Number); m != nil && m.dead {

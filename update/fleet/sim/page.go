@@ -209,8 +209,9 @@ type fleetOfRuns struct {
 	pages map[[2]int]*page
 }
 
-// brief is how long items wait for their opinions in a plan that says so.
-const brief = time.Minute
+// brief is how long items wait in a plan that says so: longer than a height that is open when the network
+// becomes whole.
+const brief = 4 * time.Minute
 
 // founded is the page after the founding of a fleet of n. Each run has one of its own.
 func founded(t testing.TB, n int, short bool) *page {

@@ -11,7 +11,7 @@ import (
 // and the item leaves the queue of each machine after the policy's deadline.
 func TestMinority(t *testing.T) {
 	for n := 2; n <= 10; n++ {
-		p := Plan{Seed: uint64(n), N: n, Loss: 0.2, Brief: true, Link: 50 * time.Millisecond, Wild: time.Hour, End: 5 * time.Minute}
+		p := Plan{Seed: uint64(n), N: n, Loss: 0.2, Brief: true, Link: 50 * time.Millisecond, Wild: time.Hour, End: 2 * brief}
 		w := newWorld(t, p)
 		begun := 0
 		for _, m := range w.machines {

@@ -56,7 +56,7 @@ type Plan struct {
 	Aimed   bool    // precommits reach one machine only, mostly, and that one is cut off when it has decided
 	Black   bool    // once, all lose power at one moment
 	Fickle  bool    // honest seats change their minds about what is proposed
-	Brief   bool    // what has no quorum of opinions leaves the queue after a minute
+	Brief   bool    // what has no quorum of opinions leaves the queue after some minutes
 	Seats   bool    // nodes get seats, lose them, and take over those of others
 	Newest  bool    // carriers keep the newest word of each seat alone, as the agent's shelf does, not each ballot
 	// Destroyed machines never come back. Then the owner breaks the glass, also where a quorum lives.
