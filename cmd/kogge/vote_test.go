@@ -82,6 +82,7 @@ func voteStory(t *testing.T) string {
 	good("fleet propose seat n1 --domain attic")
 	good("vote show 1")
 	bad("vote show 17")
+	good("vote watch 17") // ends at once
 
 	// The owner's keys are in two places: his folder has one, and a sheet the second.
 	bad("vote yes 1")
