@@ -170,8 +170,8 @@ func voteShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "show [NUMBER]", Short: "Show a proposal: what each seat says, what is awaited, what happens next", Args: cobra.MaximumNArgs(1),
 		Long: "Without a number it shows all. Where two operators have given one number, the first 12 digits of the id tell which.\n" +
-			"What a seat says is its own signed word. Of a seat that says nothing it is not known how its node votes: what is\n" +
-			"shown as awaited is what the rules have for nodes whose vote: is not set.",
+			"What a seat says is its own signed word. How a node votes its seed may say, which is not known here: what a silent\n" +
+			"seat is shown to wait for goes by what its owner has set with a signature, or else by the rules.",
 		Example: "  kogge vote show 17",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, _, err := lookForJSON(cmd.Context(), &t)

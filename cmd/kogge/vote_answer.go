@@ -39,7 +39,7 @@ func voteAnswerCommand(yes bool) *cobra.Command {
 	word := yesNo(yes)
 	short, example := "Say yes to a proposal, as an owner of seats", "  kogge vote yes 17 --sheet recovery-2.txt\n  kogge vote yes 17 --sign-with yes-17.txt"
 	if !yes {
-		short, example = "Say no to a proposal, as an owner of seats", "  kogge vote no 17 --reason 'not on a Friday' --sheet recovery-2.txt"
+		short, example = "Say no to a proposal, as an owner of seats", "  kogge vote no 17 --reason too-early --sheet recovery-2.txt"
 	}
 	cmd := &cobra.Command{
 		Use: word + " NUMBER", Short: short, Args: exactly("NUMBER"), Example: example,

@@ -14,7 +14,6 @@ import (
 	"kogge.example/cmd/kogge/keyring"
 	"kogge.example/update/fleet/docket"
 	"kogge.example/update/fleet/proposal"
-	"kogge.example/update/fleet/voice"
 	"kogge.example/update/golden"
 )
 
@@ -32,7 +31,7 @@ func voteStory(t *testing.T) string {
 	w.open(t)
 	w.waiting.mu.Lock()
 	for _, p := range w.waiting.set.Proposals() { // of the world
-		w.waiting.set.Drop(p.ID, "nobody wants it", w.waiting.state())
+		w.waiting.set.Drop(p.ID, "it is not of this test", w.waiting.state())
 	}
 	w.waiting.mu.Unlock()
 	var target target
@@ -83,6 +82,7 @@ func voteStory(t *testing.T) string {
 	good("fleet propose seat n1 --domain attic")
 	good("vote show 1")
 	bad("vote show 17")
+	good("vote watch 17") // ends at once
 
 	// The owner's keys are in two places: his folder has one, and a sheet the second.
 	bad("vote yes 1")
@@ -134,9 +134,7 @@ func (w *world) opine(t *testing.T, seat *identity.Seat, o proposal.Opinion) {
 	state := w.waiting.state()
 	said, err := seat.Opine(state.Fleet(), 1, o)
 	must(t, err)
-	word, err := seat.Seal(voice.OpinionsKind, state.Fleet(), 1, voice.Opinions{Opinions: [][]byte{said.Bytes()}}.Encode())
-	must(t, err)
 	w.waiting.mu.Lock()
 	defer w.waiting.mu.Unlock()
-	w.waiting.more = append(w.waiting.more, word.Bytes())
+	w.waiting.more = append(w.waiting.more, said.Bytes())
 }

@@ -23,7 +23,6 @@ import (
 	"kogge.example/update/fleet/proposal"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
-	"kogge.example/update/fleet/voice"
 )
 
 // Agenda is what waits.
@@ -104,7 +103,7 @@ func Read(s ledger.State, objects [][]byte) Agenda {
 			if _, err := set.Put(raw, s); err != nil {
 				a.Refused++
 			}
-		case voice.OpinionsKind:
+		case proposal.OpinionKind:
 			a.hear(opinions, raw)
 		default: // what others are about is there by now
 			later = append(later, raw)
@@ -124,7 +123,7 @@ func Read(s ledger.State, objects [][]byte) Agenda {
 	waiting := make(map[document.Hash]Item)
 	var queue []proposal.Item
 	for _, p := range set.Proposals() {
-		one, of := a.item(p, said)
+		one, of := a.item(p, said, set)
 		waiting[one.ID], queue = one, append(queue, of)
 	}
 	// How long they have waited each seat counts for itself, and so here nothing is late.
@@ -153,53 +152,39 @@ func kindOf(raw []byte) string {
 	return e.Kind
 }
 
-// hear takes the opinions that a seat's word has.
+// hear takes what a seat thinks.
 func (a *Agenda) hear(all map[document.Hash]signed.Envelope, raw []byte) {
 	e, err := signed.Open(raw)
-	if err != nil || e.Fleet != a.State.Fleet() {
+	if err == nil {
+		_, _, err = proposal.OpenOpinion(e, a.State.Fleet(), a.State.Roster)
+	}
+	if err != nil {
 		a.Refused++
 		return
 	}
-	says, err := voice.ParseOpinions(e.Body)
-	if _, seated := a.State.Roster.ByKey(e.By); err != nil || !seated {
-		a.Refused++
-		return
-	}
-	for _, raw := range says.Opinions {
-		o, err := signed.Open(raw)
-		if err == nil && o.By == e.By {
-			_, _, err = proposal.OpenOpinion(o, a.State.Fleet(), a.State.Roster)
-		}
-		if err != nil || o.By != e.By {
-			a.Refused++
-			continue
-		}
-		all[document.HashOf(raw)] = o
-	}
+	all[document.HashOf(raw)] = e
 }
 
 // item is a proposal as it is shown, and as the queue has it.
-func (a *Agenda) item(p docket.Open, said []signed.Envelope) (Item, proposal.Item) {
+func (a *Agenda) item(p docket.Open, said []signed.Envelope, set *docket.Set) (Item, proposal.Item) {
 	s := a.State
 	one := Item{
-		Number: p.Envelope.Sequence, ID: p.ID, Kind: p.Value.Kind(), Height: p.Height, By: p.Operator.Name, Value: p.Value, Envelope: p.Envelope,
+		Number: p.Number, ID: p.ID, Kind: p.Value.Kind(), By: p.Operator.Name, Height: p.Height, Value: p.Value, Envelope: p.Envelope,
 		Changes: Changes(s, p.Value),
 	}
 	row, _ := decision.Of(one.Kind)
 	one.Early = row.Early()
-	if says, _, err := proposal.Open(p.Envelope, s.Fleet()); err == nil {
-		one.Why = says.Why
+	if said, _, err := proposal.Open(p.Envelope, s.Fleet()); err == nil {
+		one.Why = said.Why
 	}
-	if p.Height > s.Height {
-		one.Lacks = "this computer has not caught up with the ledger"
-	} else if _, _, err := s.Proposed(p.Envelope); err != nil {
+	if _, _, err := s.Proposed(p.Envelope); err != nil {
 		one.Wrong = Plain(err)
 	} else if _, _, err := s.Gather(p.Envelope, a.known); err != nil {
 		one.Lacks = Plain(err)
 	}
 	opinions := proposal.Count(said, s.Fleet(), s.Roster, p.ID)
 	one.Owners = a.owners(p)
-	one.seats(s, opinions)
+	one.seats(s, opinions, set)
 	return one, proposal.Item{ID: p.ID, Number: one.Number, Height: p.Height, First: one.Early, Lacks: one.Lacks, Opinions: opinions}
 }
 
@@ -256,8 +241,7 @@ func newOwners(v ledger.Value) []roster.Owner {
 }
 
 // seats notes what each seat with a vote says, or what it may wait for.
-func (i *Item) seats(s ledger.State, opinions proposal.Opinions) {
-	row, _ := decision.Of(i.Kind)
+func (i *Item) seats(s ledger.State, opinions proposal.Opinions, set *docket.Set) {
 	for _, seat := range s.Roster.Seats {
 		if !seat.Vote {
 			continue
@@ -276,7 +260,8 @@ func (i *Item) seats(s ledger.State, opinions proposal.Opinions) {
 			i.Valid++
 			i.Ready++
 		default:
-			one.Awaits = awaits(row, i.answer(seat.Owner), i.Number, seat.Owner)
+			own, _ := set.Votes(seat.Key)
+			one.Awaits = awaits(proposal.VoteOn(i.Kind, own.Votes), i.answer(seat.Owner), i.Number, seat.Owner)
 		}
 		i.Seats = append(i.Seats, one)
 	}
@@ -292,15 +277,19 @@ func (i *Item) answer(owner string) *proposal.Answer {
 	return nil
 }
 
-// awaits is why a seat may say nothing. How a node votes is its own, so the table has the likeliest.
-func awaits(row decision.Row, answer *proposal.Answer, number uint64, owner string) string {
+// awaits is why a seat may say nothing, by how its node votes: as its owner has set it with a signature, else by the
+// table. What its seed says is its own, and not known here.
+func awaits(vote decision.Vote, answer *proposal.Answer, number uint64, owner string) string {
+	ask := "owner " + owner + ": kogge vote yes " + strconv.FormatUint(number, 10)
 	switch {
-	case answer != nil:
-		return "the node's word: its owner has answered"
-	case row.Vote.Way == decision.Ask:
-		return "owner " + owner + ": kogge vote yes " + strconv.FormatUint(number, 10)
+	case vote.Way == decision.Never:
+		return "nothing: the node's vote is " + vote.String()
+	case answer != nil, vote.Way == decision.Auto:
+		return "the node's word"
+	case vote.Way == decision.After:
+		return vote.After.String() + " of running time, or " + ask
 	}
-	return "the node's word"
+	return ask
 }
 
 // foresee says what happens next.

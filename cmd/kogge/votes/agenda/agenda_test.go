@@ -15,7 +15,6 @@ import (
 	"kogge.example/update/fleet/proposal"
 	"kogge.example/update/fleet/roster"
 	"kogge.example/update/fleet/signed"
-	"kogge.example/update/fleet/voice"
 	"kogge.example/update/golden"
 )
 
@@ -93,15 +92,10 @@ func steady(s ledger.State, text string) string {
 	return strings.ReplaceAll(text, s.TUFRoot.String(), "TUFROOT")
 }
 
-// word is what a seat says of proposals, as nodes carry it.
-func word(t *testing.T, f *ledgertest.Fleet, name string, all ...proposal.Opinion) []byte {
+// word is what a seat thinks of a proposal.
+func word(t *testing.T, f *ledgertest.Fleet, name string, o proposal.Opinion) []byte {
 	t.Helper()
-	var said voice.Opinions
-	for i, o := range all {
-		e := ledgertest.Must[signed.Envelope](t)(proposal.SealOpinion(f.Log.State().Fleet(), ledgertest.Private(name), uint64(i+1), o))
-		said.Opinions = append(said.Opinions, e.Bytes())
-	}
-	return ledgertest.Must[signed.Envelope](t)(signed.Seal(voice.OpinionsKind, f.Log.State().Fleet(), ledgertest.Private(name), 1, said.Encode())).Bytes()
+	return ledgertest.Must[signed.Envelope](t)(proposal.SealOpinion(f.Log.State().Fleet(), ledgertest.Private(name), 1, o)).Bytes()
 }
 
 func shown(a agenda.Agenda) string {
