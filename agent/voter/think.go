@@ -125,6 +125,7 @@ func (v *Voter) hearBallots(by signed.Key, says voice.Ballots) {
 		}
 		v.offered[sum] = b
 		v.step(vote.Received{Ballot: b})
+		v.news(by, b)
 	}
 	for _, raw := range says.Proofs {
 		v.hearProof(raw)
@@ -145,6 +146,18 @@ func (v *Voter) hearBallots(by signed.Key, says voice.Ballots) {
 	}
 	if seat, ok := v.state.Roster.ByKey(by); ok && !says.Nonce.IsZero() {
 		v.answer(ballot.Question{Nonce: says.Nonce, Seat: seat.Number})
+	}
+}
+
+// maxNews is how often a seat ends the rest of fruitless rounds at a height, by saying something: one
+// that comes back, and not a liar for ever.
+const maxNews = 3
+
+// news ends the rest of fruitless rounds once a seat votes that did not.
+func (v *Voter) news(by signed.Key, b *ballot.Ballot) {
+	if seat, ok := v.state.Roster.ByKey(by); ok && seat.Number == b.Seat && v.machine.Phase == vote.Resting && v.woken[by] < maxNews {
+		v.woken[by]++
+		v.step(vote.News{})
 	}
 }
 

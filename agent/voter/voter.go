@@ -103,6 +103,7 @@ type Voter struct {
 	offeredIn int32                    // the round in which they were offered the last time
 	answered  map[document.Hash][]byte // by nonce
 	words     map[signed.Key]word
+	woken     map[signed.Key]int // how often a seat has ended a rest at this height
 	said      map[string]string
 	turn      proposal.Turn
 
@@ -137,7 +138,7 @@ func New(c Config) *Voter {
 	return &Voter{
 		config: c, look: make(chan struct{}, 1), posted: make(chan func(), 64), timers: make(map[ballot.Kind]*time.Timer),
 		drafts: make(map[document.Hash]draft), offered: make(map[document.Hash]*ballot.Ballot), answered: make(map[document.Hash][]byte),
-		said: make(map[string]string), words: make(map[signed.Key]word), opinions: newOpinions(), accused: accused{proofs: make(map[document.Hash]accusation)}, vain: make(map[document.Hash]int),
+		said: make(map[string]string), words: make(map[signed.Key]word), woken: make(map[signed.Key]int), opinions: newOpinions(), accused: accused{proofs: make(map[document.Hash]accusation)}, vain: make(map[document.Hash]int),
 	}
 }
 
@@ -237,6 +238,7 @@ func (v *Voter) advance(now ledger.State) {
 	clear(v.offered)
 	clear(v.answered)
 	clear(v.vain)
+	clear(v.woken)
 	v.wants = nil
 	v.step(vote.Begin{Height: now.Ballots()})
 }

@@ -448,3 +448,42 @@ func TestLiar(t *testing.T) {
 		}
 	})
 }
+
+// TestRest has two seats of four think well of something and go off: the others write nothing while they
+// wait, and it is decided once one of them is back.
+func TestRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := settled(t, 4)
+		for _, n := range w.all {
+			n.begin(t)
+		}
+		time.Sleep(time.Minute)
+		for _, n := range w.all[2:] {
+			n.end()
+			n.votes = nil
+		}
+		id := w.propose(w.fleet.Operators(t, "bob"))
+		for _, n := range w.all[2:] {
+			n.number++
+			e, err := proposal.SealOpinion(w.fleet.Log.State().Fleet(), n.private, n.number, proposal.Opinion{Proposal: id, Height: 1, Valid: true, Ready: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := n.Say(voice.OpinionsKind, voice.Opinions{Opinions: [][]byte{e.Bytes()}}.Encode()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Hour)
+		wrote := w.all[0].writes
+		time.Sleep(24 * time.Hour)
+		if w.all[0].writes != wrote {
+			t.Errorf("%d writes while nothing can be decided", w.all[0].writes-wrote)
+		}
+		w.all[2].votes = w.all[0].votes
+		w.all[2].begin(t)
+		w.within(time.Hour, "it is decided", w.at(2, 1, 2, 3))
+		for _, n := range w.all[:3] {
+			n.end()
+		}
+	})
+}
