@@ -64,6 +64,7 @@ func (s *session) sayStatus(state ledger.State, facts *apiv1.StatusResponse, boo
 	}
 	note("gossip", s.numbers.Problem())
 	note("gossip", s.says.Problem())
+	note("vote", s.voting.Load().wrong())
 	done, err := s.part.settle(boot, facts.GetBoot().GetAssessment())
 	note("deeds", err)
 	note("orders", s.part.book().Problem())

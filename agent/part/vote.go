@@ -3,6 +3,7 @@ package part
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log"
 	"time"
 
@@ -93,11 +94,36 @@ type voting struct {
 	problem error
 }
 
+// wrong is why the seat takes no step in votes, for people to see; nil: it does.
+func (v *voting) wrong() error {
+	if v == nil {
+		return nil
+	}
+	if v.voter == nil {
+		return v.problem
+	}
+	is := v.voter.View()
+	if is.Lacks != "" {
+		return errors.New(is.Lacks)
+	}
+	return is.Problem
+}
+
 // voteOnce votes until ctx ends, or the journal takes nothing more.
 func (s *session) voteOnce(ctx context.Context) error {
-	j, memory, err := journal.Open(s.part.state, s.taken.State().Fleet(), s.seat)
+	state := s.taken.State()
+	if seat, _ := state.Roster.ByKey(s.seat.Key); seat.Journal != s.seat.Journal {
+		return fmt.Errorf("vote journal: the ledger has seat %d with journal %s, and this node's key was made with %s: the node needs a new seat", seat.Number, seat.Journal, s.seat.Journal)
+	}
+	j, memory, err := journal.Open(s.part.state, state.Fleet(), s.seat)
 	if err != nil {
 		return err
+	}
+	if memory.Damage != "" {
+		log.Printf("agent: vote journal: damaged, and kept aside: %s", memory.Damage)
+	}
+	if err := memory.Ahead(state.Height); err != nil { // it takes no step until the ledger has caught up
+		log.Printf("agent: vote journal: %v", err)
 	}
 	v := voter.New(voter.Config{
 		Self: s.seat.Key, Ledger: trustedLedger{s.taken, s.part, s.talk.Look}, Journal: j, Memory: memory, Docket: s.part.docket(), Shelf: voice{s},

@@ -2,7 +2,9 @@ package voter
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
+	"errors"
 	"maps"
 	"slices"
 
@@ -24,12 +26,19 @@ type Says = voice.Draft
 type opinions struct {
 	own   map[document.Hash]signed.Envelope // by proposal
 	heard map[document.Hash]signed.Envelope // verified, by the hash of their bytes
+	of    map[topicOf][]document.Hash       // those of a seat about a proposal: two at most
 	last  map[signed.Key]uint64             // the number of what of a seat was read
 	left  []signed.Envelope                 // own ones of what does not wait here any more, the newest first
 }
 
+// topicOf is what opinions of a seat are about.
+type topicOf struct {
+	by       signed.Key
+	proposal document.Hash
+}
+
 func newOpinions() opinions {
-	return opinions{own: make(map[document.Hash]signed.Envelope), heard: make(map[document.Hash]signed.Envelope), last: make(map[signed.Key]uint64)}
+	return opinions{own: make(map[document.Hash]signed.Envelope), heard: make(map[document.Hash]signed.Envelope), of: make(map[topicOf][]document.Hash), last: make(map[signed.Key]uint64)}
 }
 
 // maxLeft is of how many proposals that left the queue the seat still says what it thinks: where they
@@ -106,9 +115,43 @@ func (v *Voter) hearOpinions(e signed.Envelope) {
 	for _, raw := range says.Opinions {
 		o, err := signed.Parse(raw)
 		if err != nil || o.By != e.By || o.Kind != proposal.OpinionKind || o.Verify() != nil {
+			return // an honest seat says no such thing, and each costs a signature
+		}
+		v.opinions.take(o)
+	}
+}
+
+// take keeps an opinion, in the place of an older one of the seat about the same. The last but one stays,
+// too: somebody's draft may rest on it.
+func (o *opinions) take(e signed.Envelope) {
+	said, err := proposal.ParseOpinion(e.Body)
+	if err != nil {
+		return
+	}
+	at := topicOf{e.By, said.Proposal}
+	sum := document.HashOf(e.Bytes())
+	if _, here := o.heard[sum]; here {
+		return
+	}
+	o.heard[sum] = e
+	o.of[at] = append(o.of[at], sum)
+	if all := o.of[at]; len(all) > 2 {
+		oldest := slices.MinFunc(all, func(a, b document.Hash) int { return cmp.Compare(o.heard[a].Sequence, o.heard[b].Sequence) })
+		delete(o.heard, oldest)
+		o.of[at] = slices.DeleteFunc(all, func(h document.Hash) bool { return h == oldest })
+	}
+}
+
+// forget lets opinions go of what does not wait.
+func (o *opinions) forget(waits map[document.Hash]bool) {
+	for at, all := range o.of {
+		if waits[at.proposal] {
 			continue
 		}
-		v.opinions.heard[document.HashOf(raw)] = o
+		for _, sum := range all {
+			delete(o.heard, sum)
+		}
+		delete(o.of, at)
 	}
 }
 
@@ -120,7 +163,10 @@ func (v *Voter) hearBallots(by signed.Key, says voice.Ballots) {
 			continue
 		}
 		b, err := ballot.Open(raw, v.machine.At)
-		if err != nil || b.Height < v.machine.At.Number {
+		if errors.Is(err, ballot.ErrSignature) {
+			return // an honest seat passes on no such ballot, and each costs a signature
+		}
+		if err != nil || b.Height < v.machine.At.Number || !v.room(b) {
 			continue
 		}
 		v.offered[sum] = b
@@ -147,6 +193,30 @@ func (v *Voter) hearBallots(by signed.Key, says voice.Ballots) {
 	if seat, ok := v.state.Roster.ByKey(by); ok && !says.Nonce.IsZero() {
 		v.answer(ballot.Question{Nonce: says.Nonce, Seat: seat.Number})
 	}
+}
+
+// maxOffered is how many ballots of a seat are kept to be offered to the machine again. An honest seat
+// casts three in a round.
+const maxOffered = 1024
+
+// room says whether one more ballot of a seat is kept; those of rounds that are over make room.
+func (v *Voter) room(b *ballot.Ballot) bool {
+	of := 0
+	for _, o := range v.offered {
+		if o.Seat == b.Seat {
+			of++
+		}
+	}
+	if of < maxOffered {
+		return true
+	}
+	for sum, o := range v.offered {
+		if o.Seat == b.Seat && o.Round < v.machine.Round-1 {
+			delete(v.offered, sum)
+			of--
+		}
+	}
+	return of < maxOffered
 }
 
 // maxNews is how often a seat ends the rest of fruitless rounds at a height, by saying something: one
@@ -212,11 +282,7 @@ func (v *Voter) think() {
 		ids[w.Item.ID] = true
 	}
 	v.opinions.settle(ids)
-	for sum, o := range v.opinions.heard {
-		if said, err := proposal.ParseOpinion(o.Body); err != nil || !ids[said.Proposal] {
-			delete(v.opinions.heard, sum)
-		}
-	}
+	v.opinions.forget(ids)
 	for _, w := range v.turn.Waits {
 		if o, ok := v.opinions.own[w.Item.ID]; ok && len(kept) < voice.MaxOpinions {
 			kept = append(kept, o)
@@ -328,7 +394,7 @@ func (v *Voter) opine(id document.Hash, item proposal.Item, kind decision.Kind, 
 		return
 	}
 	v.opinions.own[id] = e
-	v.opinions.heard[document.HashOf(e.Bytes())] = e
+	v.opinions.take(e)
 }
 
 // put makes the draft of a proposal, as this seat would put it forward.

@@ -129,6 +129,7 @@ type View struct {
 	Chair    int // of the round
 	Value    document.Hash
 	Abstains string // why the seat takes no step; "": it does
+	Lacks    string // what is wrong with its journal, if that is why
 	Waits    []proposal.Waiting
 	Problem  error
 }
@@ -335,7 +336,8 @@ func (v *Voter) show() {
 	case m.Asking:
 		is.Abstains = "it asks the others for its own ballots, as after each boot"
 	case m.At.Number <= m.Abstain:
-		is.Abstains = fmt.Sprintf("its journal lacks ballots: it votes again above height %d", m.Abstain)
+		is.Lacks = fmt.Sprintf("the vote journal lacks ballots of this seat: it votes again above height %d", m.Abstain)
+		is.Abstains = is.Lacks
 	case m.At.Index(m.Self) < 0:
 		is.Abstains = "it has no vote"
 	}
