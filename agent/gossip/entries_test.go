@@ -284,10 +284,10 @@ func TestWithheld(t *testing.T) {
 	for _, c := range []struct {
 		what  string
 		limit time.Duration // of the first record
-		slow  int           // records that may take long
+		slow  int           // records that may take long: each of the two that fetch may be taken in once
 		play  func(p *puppet, d *decided)
 	}{
-		{"it sends a wrong piece, and then none", 15 * time.Second, 1, func(p *puppet, d *decided) {
+		{"it sends a wrong piece, and then none", 15 * time.Second, 2, func(p *puppet, d *decided) {
 			var sent atomic.Int64
 			p.heard = func(s Session, f wire.Frame) {
 				height, _, one := d.get()
@@ -304,7 +304,7 @@ func TestWithheld(t *testing.T) {
 				}
 			}
 		}},
-		{"it sends pieces of another one, slowly", 2 * time.Minute, 1, func(p *puppet, d *decided) {
+		{"it sends pieces of another one, slowly", 2 * time.Minute, 2, func(p *puppet, d *decided) {
 			one := ledger.Entry{Record: make([]byte, 1<<10), Value: make([]byte, 1<<20)}
 			for i := range one.Value {
 				one.Value[i] = byte(i >> 12)
@@ -323,7 +323,7 @@ func TestWithheld(t *testing.T) {
 				}
 			}
 		}},
-		{"it says nothing, and comes again and again", 15 * time.Second, 1, func(p *puppet, d *decided) { p.dials = true }},
+		{"it says nothing, and comes again and again", 15 * time.Second, 2, func(p *puppet, d *decided) { p.dials = true }},
 		{"it says that a record before was another one", 5 * time.Second, 0, func(p *puppet, d *decided) {
 			p.dials = true
 			p.begins = func(ctx context.Context, s Session) {
