@@ -475,7 +475,7 @@ func TestRest(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		wrote := w.all[0].writes
-		time.Sleep(24 * time.Hour)
+		time.Sleep(2 * time.Hour)
 		if w.all[0].writes != wrote {
 			t.Errorf("%d writes while nothing can be decided", w.all[0].writes-wrote)
 		}
