@@ -107,9 +107,8 @@ type Voter struct {
 	said      map[string]string
 	turn      proposal.Turn
 
-	mu      sync.Mutex // guards what follows
-	shown   View
-	changed func()
+	mu    sync.Mutex // guards what follows
+	shown View
 }
 
 // draft is what a record would decide.
