@@ -25,6 +25,7 @@ import (
 	"kogge.example/update/fleet/ledger"
 	"kogge.example/update/fleet/proposal"
 	"kogge.example/update/fleet/signed"
+	"kogge.example/update/fleet/voice"
 	"kogge.example/update/fleet/vote"
 )
 
@@ -113,7 +114,7 @@ type Voter struct {
 
 // draft is what a record would decide.
 type draft struct {
-	says     Says
+	says     voice.Draft
 	record   ledger.Record
 	value    ledger.Value
 	evidence [][]byte
